@@ -1,0 +1,250 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * dag.c: building, sealing, checking and printing the training DAG. What the nodes mean is for the
+ * passes that add them.
+ */
+#include "ir/dag.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+pps_pass dag_pass(const dag *d, uint32_t node)
+{
+    const dag_run *r = &d->runs[d->node_run[node]];
+    if (r->kind == PLAN_COMPUTE && r->pass == PPS_PASS_BI)
+        return dag_split(d, r->chunk, node - r->first) ? PPS_PASS_BI : PPS_PASS_B;
+    return (pps_pass)r->pass;
+}
+
+bool dag_alive(const dag *d, uint32_t node)
+{
+    const dag_run *r = &d->runs[d->node_run[node]];
+    return r->kind != PLAN_COMPUTE || r->pass != PPS_PASS_BW ||
+           dag_split(d, r->chunk, node - r->first);
+}
+
+uint32_t dag_stage(const ir_graph *g, uint32_t chunk)
+{
+    const ir_tagset *set = &g->tagsets[g->chunks[chunk].tagset];
+    for (uint32_t i = 0; i < set->n; i++)
+        if (strcmp(g->tags[set->begin + i].name, "PP") == 0)
+            return g->tags[set->begin + i].index;
+    return IR_NONE;
+}
+
+static int label_op(const dag *d, uint32_t chunk, pps_pass pass, uint32_t mb, char *buffer,
+                    size_t n)
+{
+    static const char *const names[] = {"F", "B", "BI", "BW"};
+    const ir_tagset *set = &d->graph->tagsets[d->graph->chunks[chunk].tagset];
+    uint32_t stage = dag_stage(d->graph, chunk);
+    int k = stage == IR_NONE ? snprintf(buffer, n, "%s(%u", names[pass], mb)
+                             : snprintf(buffer, n, "%s(%u, %u", names[pass], stage, mb);
+    for (uint32_t i = 0; i < set->n; i++) {
+        const ir_tag *tag = &d->graph->tags[set->begin + i];
+        if (strcmp(tag->name, "PP") != 0 && k >= 0 && (size_t)k < n)
+            k += snprintf(buffer + k, n - (size_t)k, ", %s=%u", tag->name, tag->index);
+    }
+    if (k >= 0 && (size_t)k < n)
+        k += snprintf(buffer + k, n - (size_t)k, ")");
+    return k;
+}
+
+int dag_label(const dag *d, uint32_t node, char *buffer, size_t n)
+{
+    const dag_run *r = &d->runs[d->node_run[node]];
+    char op[96] = "";
+    if (r->kind == PLAN_ALL_REDUCE || r->kind == PLAN_UPDATE)
+        return snprintf(buffer, n, "%s(bucket %u)", plan_step_name(r->kind), r->chunk);
+    uint32_t chunk = r->kind == PLAN_COMPUTE ? r->chunk
+                     : r->kind == PLAN_RECV
+                         ? (r->pass == PPS_PASS_F ? d->links[r->link].dst : d->links[r->link].src)
+                         : (r->pass == PPS_PASS_F ? d->links[r->link].src : d->links[r->link].dst);
+    pps_pass pass = r->kind == PLAN_COMPUTE                ? dag_pass(d, node)
+                    : r->pass == PPS_PASS_F                ? PPS_PASS_F
+                    : dag_split(d, chunk, node - r->first) ? PPS_PASS_BI
+                                                           : PPS_PASS_B;
+    label_op(d, chunk, pass, node - r->first, op, sizeof op);
+    if (r->kind == PLAN_COMPUTE)
+        return snprintf(buffer, n, "%s", op);
+    return snprintf(buffer, n, "%s(%s)", plan_step_name(r->kind), op);
+}
+
+static pps_status grow(arena *mem, void **array, uint32_t *cap, uint32_t n, size_t item)
+{
+    if (n < *cap)
+        return PPS_OK;
+    uint32_t wanted = *cap == 0 ? 64 : *cap * 2;
+    void *bigger = arena_new(mem, wanted * item);
+    if (bigger == NULL)
+        return PPS_ERR_NOMEM;
+    if (n > 0)
+        memcpy(bigger, *array, n * item);
+    *array = bigger;
+    *cap = wanted;
+    return PPS_OK;
+}
+
+pps_status dag_add_run(dag *d, dag_run run, uint32_t *ret)
+{
+    PPS_TRY(grow(d->mem, (void **)&d->runs, &d->cap_runs, d->n_runs, sizeof *d->runs));
+    run.n = dag_per_step(&run) ? 1 : d->n_mb;
+    *ret = d->n_runs;
+    d->runs[d->n_runs++] = run;
+    return PPS_OK;
+}
+
+pps_status dag_add_edge(dag *d, uint32_t src_run, uint32_t dst_run)
+{
+    uint32_t cap = d->cap_edges;
+    PPS_TRY(grow(d->mem, (void **)&d->run_src, &cap, d->n_edges, sizeof *d->run_src));
+    PPS_TRY(grow(d->mem, (void **)&d->run_dst, &d->cap_edges, d->n_edges, sizeof *d->run_dst));
+    d->run_src[d->n_edges] = src_run;
+    d->run_dst[d->n_edges++] = dst_run;
+    return PPS_OK;
+}
+
+void dag_count(dag *d)
+{
+    d->n_alive = 0;
+    d->n_node_edges = 0;
+    for (uint32_t v = 0; v < d->n_nodes; v++)
+        d->n_alive += dag_alive(d, v);
+    for (uint32_t e = 0; e < d->n_edges; e++) {
+        const dag_run *src = &d->runs[d->run_src[e]], *dst = &d->runs[d->run_dst[e]];
+        for (uint32_t m = 0; m < src->n; m++)
+            d->n_node_edges += dag_alive(d, src->first + m) &&
+                               dag_alive(d, dst->n == 1 ? dst->first : dst->first + m);
+    }
+}
+
+pps_status dag_seal(dag *d)
+{
+    /* node numbers */
+    uint64_t nodes = 0;
+    for (uint32_t i = 0; i < d->n_runs; i++) {
+        d->runs[i].first = (uint32_t)nodes;
+        nodes += d->runs[i].n;
+    }
+    if (nodes >= IR_NONE)
+        return PPS_ERR_LIMIT;
+    d->n_nodes = (uint32_t)nodes;
+    d->node_run = arena_new(d->mem, (nodes + 1) * sizeof *d->node_run);
+    d->run_edges = arena_new(d->mem, (2 * (size_t)d->n_edges + 1) * sizeof *d->run_edges);
+    if (d->node_run == NULL || d->run_edges == NULL)
+        return PPS_ERR_NOMEM;
+    for (uint32_t i = 0; i < d->n_runs; i++)
+        for (uint32_t m = 0; m < d->runs[i].n; m++)
+            d->node_run[d->runs[i].first + m] = i;
+
+    /* neighbour lists, each sorted by the order in which edges were added */
+    for (uint32_t i = 0; i < d->n_runs; i++)
+        d->runs[i].preds.n = d->runs[i].succs.n = 0;
+    for (uint32_t e = 0; e < d->n_edges; e++) {
+        d->runs[d->run_src[e]].succs.n++;
+        d->runs[d->run_dst[e]].preds.n++;
+    }
+    uint32_t at = 0;
+    for (uint32_t i = 0; i < d->n_runs; i++) {
+        d->runs[i].preds.begin = at;
+        at += d->runs[i].preds.n;
+        d->runs[i].succs.begin = at;
+        at += d->runs[i].succs.n;
+        d->runs[i].preds.n = d->runs[i].succs.n = 0;
+    }
+    for (uint32_t e = 0; e < d->n_edges; e++) {
+        dag_run *src = &d->runs[d->run_src[e]], *dst = &d->runs[d->run_dst[e]];
+        d->run_edges[src->succs.begin + src->succs.n++] = d->run_dst[e];
+        d->run_edges[dst->preds.begin + dst->preds.n++] = d->run_src[e];
+    }
+    dag_count(d);
+    return PPS_OK;
+}
+
+pps_status dag_verify(const dag *d)
+{
+    pps_span none = {0};
+#define CHECK(condition, ...)                                                    \
+    do {                                                                         \
+        if (!(condition)) {                                                      \
+            pps_error(d->program->st, none, 9901, "training DAG: " __VA_ARGS__); \
+            return PPS_ERR_INTERNAL;                                             \
+        }                                                                        \
+    } while (0)
+    uint32_t next = 0;
+    for (uint32_t i = 0; i < d->n_runs; i++) {
+        const dag_run *r = &d->runs[i];
+        CHECK(r->first == next, "run %u begins at node %u, not %u", i, r->first, next);
+        next += r->n;
+        CHECK(r->n == (dag_per_step(r) ? 1 : d->n_mb), "run %u has %u nodes", i, r->n);
+        CHECK(r->kind < PLAN_STEP_KIND_COUNT, "run %u has kind %u", i, r->kind);
+        CHECK(r->group < d->n_groups, "run %u is on group %u", i, r->group);
+        CHECK(r->stream < d->n_streams, "run %u is on stream %u", i, r->stream);
+        if (r->kind == PLAN_SEND || r->kind == PLAN_RECV) {
+            CHECK(r->pair < d->n_runs && d->runs[r->pair].pair == i, "run %u has no pair", i);
+            CHECK(d->runs[r->pair].group != r->group, "run %u sends to its own group", i);
+        }
+        for (uint32_t k = 0; k < r->preds.n; k++) {
+            const dag_run *p = &d->runs[d->run_edges[r->preds.begin + k]];
+            CHECK(p->n == r->n || r->n == 1, "edge into run %u from one per step", i);
+            CHECK(p->group == r->group, "edge into run %u crosses groups without a transfer", i);
+        }
+    }
+    CHECK(next == d->n_nodes, "%u nodes numbered, %u counted", next, d->n_nodes);
+    for (uint32_t l = 0; l < d->n_links; l++) {
+        const dag_link *k = &d->links[l];
+        CHECK(k->src < d->graph->n_chunks && k->dst < d->graph->n_chunks && k->src < k->dst,
+              "link %u joins chunks %u and %u", l, k->src, k->dst);
+        CHECK(k->carrier <= l && d->links[k->carrier].tensor == k->tensor, "link %u's carrier", l);
+    }
+#undef CHECK
+    return PPS_OK;
+}
+
+PPS_PRINTF(3, 4)
+static void out(ir_print_fn print, void *ud, const char *format, ...)
+{
+    char line[512];
+    va_list args;
+    va_start(args, format);
+    int n = vsnprintf(line, sizeof line, format, args);
+    va_end(args);
+    if (n > 0)
+        print(ud, line, (size_t)n < sizeof line ? (size_t)n : sizeof line - 1);
+}
+
+void dag_dump(const dag *d, ir_print_fn print, void *ud)
+{
+    char tags[128];
+    out(print, ud, "dag microbatches=%u groups=%u nodes=%u edges=%llu\n", d->n_mb, d->n_groups,
+        d->n_alive, (unsigned long long)d->n_node_edges);
+    for (uint32_t g = 0; g < d->n_groups; g++) {
+        out(print, ud, "group %u ranks", g);
+        for (uint32_t i = 0; i < d->groups[g].n_ranks; i++)
+            out(print, ud, " %u", d->group_ranks[d->groups[g].ranks + i]);
+        out(print, ud, "\n");
+    }
+    for (uint32_t s = 0; s < d->n_streams; s++)
+        out(print, ud, "stream %u %s\n", s, d->streams[s]);
+    for (uint32_t i = 0; i < d->n_runs; i++) {
+        static const char *const passes[] = {"F", "B", "BI", "BW"};
+        const dag_run *r = &d->runs[i];
+        out(print, ud, "%%%u = %s", i, plan_step_name(r->kind));
+        if (dag_per_step(r))
+            out(print, ud, " bucket=%u", r->chunk);
+        else
+            out(print, ud, " %s chunk=%u %s", passes[r->pass], r->chunk,
+                ir_tagset_text(d->graph, d->graph->chunks[r->chunk].tagset, tags, sizeof tags));
+        if (r->link != IR_NONE)
+            out(print, ud, " link=%u", r->link);
+        if (r->flags & PLAN_A2A_RETURN)
+            out(print, ud, " return");
+        if (r->pair != IR_NONE)
+            out(print, ud, " pair=%%%u", r->pair);
+        out(print, ud, " group=%u stream=%u x%u after", r->group, r->stream, r->n);
+        for (uint32_t k = 0; k < r->preds.n; k++)
+            out(print, ud, " %%%u", d->run_edges[r->preds.begin + k]);
+        out(print, ud, "\n");
+    }
+}

@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * dag.h: the global training DAG: every compute and every communication of one training step, a
+ * node being one of these on one device group.
+ *
+ * Microbatches repeat one structure, so the DAG is stored by runs: a run is the same node for every
+ * microbatch (n = microbatches) or once per step (n = 1), and its nodes are numbered consecutively:
+ *
+ *     node = run.first + microbatch          edge (a -> b): a's node of microbatch m to b's node of
+ * m, or all of a's nodes to the one of b
+ *
+ * What a pass adds between runs costs nothing per microbatch; what is ordered per node (rows) lives
+ * in flat arrays over nodes. A backward node is a whole B, or BI with a BW of its own, per (chunk,
+ * microbatch): `split` says which; the BW nodes of unsplit ones are dead.
+ *
+ *     F(c) ---- SEND, RECV ----> F(c')        one hop run each, made per link
+ *      |                          |
+ *     B(c) <--- RECV, SEND ---- B(c')         mirrored for gradients
+ *      |
+ *     BW(c) --> ALL_REDUCE(bucket) --> UPDATE(bucket)
+ */
+#ifndef PPS_IR_DAG_H
+#define PPS_IR_DAG_H
+
+#include "ir/plan.h"
+
+typedef struct dag_run {
+    uint8_t kind;  /* plan_step_kind */
+    uint8_t pass;  /* pps_pass: F, BI for every backward node (B or BI), BW */
+    uint8_t flags; /* PLAN_A2A_RETURN */
+    uint16_t group, stream;
+    uint32_t chunk; /* COMPUTE: its chunk; hops: the consumer chunk; ALL_REDUCE, UPDATE: bucket */
+    uint32_t link;  /* hops: link; else IR_NONE */
+    uint32_t first, n;
+    uint32_t pair;         /* SEND: its RECV run, RECV: its SEND run; else IR_NONE */
+    ir_range preds, succs; /* run ids, in dag.run_edges */
+    pps_span span;         /* the directive behind it */
+} dag_run;
+
+/* One use of a tensor by a chunk other than its producer: forward the value, backward its gradient.
+ */
+typedef struct dag_link {
+    ir_id tensor;
+    uint32_t src, src_out; /* producer chunk, index in its `out` */
+    uint32_t dst, dst_in;  /* consumer chunk, index in its `in` */
+    bool grad;             /* a gradient comes back */
+    uint8_t exchange;      /* dag_exchange at the side of the sharded chunk */
+    bool exchange_at_dst;  /* the sharded chunk is the consumer (else the producer) */
+    uint32_t carrier;      /* link whose forward transfer serves this one too; itself if none */
+    /* hop runs, IR_NONE where there is none; in the order in which they happen */
+    uint32_t f_send, f_recv, f_exchange;
+    uint32_t b_send, b_recv, b_exchange;
+} dag_link;
+typedef enum dag_exchange { DAG_NO_EXCHANGE, DAG_EXCHANGE_ROWS, DAG_EXCHANGE_COUNTS } dag_exchange;
+
+typedef struct dag_chunk { /* what directives made of a graph chunk */
+    uint32_t group;        /* IR_NONE until placed */
+    uint32_t place;        /* directive indices, IR_NONE when there is none */
+    uint32_t replicate, shard;
+    uint32_t ep;       /* ranks that share its experts; 1 */
+    uint32_t f, b, w;  /* runs: F, B/BI, BW; IR_NONE where the pass has nothing to do */
+    ir_range in_links; /* link ids: [dag.link_lists], by input index */
+    ir_range out_links;
+} dag_chunk;
+
+typedef struct dag_group {
+    uint32_t ranks, n_ranks; /* in dag.group_ranks */
+    pps_span span;           /* the place that made it */
+} dag_group;
+
+typedef struct dag_bucket {
+    uint32_t group, directive; /* replicate, or IR_NONE */
+    uint32_t first, n;         /* params, in dag.bucket_params */
+    bool reduced;
+    uint32_t reduce, update; /* runs */
+} dag_bucket;
+
+typedef struct dag {
+    arena *mem;
+    const ir_program *program;
+    const ir_graph *graph;
+    uint32_t n_mb;
+    const char *mb_tag;
+    uint32_t split;    /* directive, or IR_NONE */
+    dag_chunk *chunks; /* [graph->n_chunks] */
+    dag_group *groups;
+    uint32_t n_groups;
+    uint32_t *group_ranks;
+    uint32_t n_ranks;
+    dag_link *links;
+    uint32_t n_links;
+    uint32_t *link_lists;
+    dag_bucket *buckets;
+    uint32_t n_buckets;
+    uint32_t *bucket_params;
+    const char **streams;
+    uint32_t n_streams;
+    dag_run *runs;
+    uint32_t n_runs, cap_runs;
+    uint32_t *run_edges;
+    uint32_t *run_src, *run_dst; /* edges as added; run_edges is built from them */
+    uint32_t n_edges, cap_edges;
+    uint32_t n_nodes; /* ids; dead ones included */
+    uint32_t n_alive;
+    uint64_t n_node_edges;
+    uint32_t *node_run; /* [n_nodes] */
+    uint8_t *split_bw;  /* [n_chunks * n_mb]: backward is BI + BW */
+} dag;
+
+static inline bool dag_per_step(const dag_run *r)
+{
+    return r->kind == PLAN_ALL_REDUCE || r->kind == PLAN_UPDATE;
+}
+static inline uint32_t dag_mb(const dag *d, uint32_t node) /* IR_NONE for per-step nodes */
+{
+    const dag_run *r = &d->runs[d->node_run[node]];
+    return dag_per_step(r) ? IR_NONE : node - r->first;
+}
+static inline bool dag_split(const dag *d, uint32_t chunk, uint32_t mb)
+{
+    return d->split_bw[(size_t)chunk * d->n_mb + mb];
+}
+/* The pass a compute node really runs: F, B, BI or BW. */
+pps_pass dag_pass(const dag *d, uint32_t node);
+bool dag_alive(const dag *d, uint32_t node);
+/* "F(0, 1)", "B(1, 0)", "SEND(F(0, 1))", "update 3", ... */
+int dag_label(const dag *d, uint32_t node, char *buffer, size_t n);
+uint32_t dag_stage(const ir_graph *g, uint32_t chunk); /* index of tag PP, or IR_NONE */
+pps_status dag_add_run(dag *d, dag_run run, uint32_t *ret);
+pps_status dag_add_edge(dag *d, uint32_t src_run, uint32_t dst_run);
+/* After all runs and edges: CSR lists, node numbers, counts. */
+pps_status dag_seal(dag *d);
+/* Count alive nodes and their edges anew: after `split_bw` changed. */
+void dag_count(dag *d);
+pps_status dag_verify(const dag *d);
+void dag_dump(const dag *d, ir_print_fn print, void *ud);
+
+#endif

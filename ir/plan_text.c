@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * plan_text.c: a plan as text, one line per step, and the names that traces and messages use for
+ * steps.
+ */
+#include "ir/plan.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+
+static const char *const step_names[PLAN_STEP_KIND_COUNT] = {
+    [PLAN_COMPUTE] = "compute",       [PLAN_SEND] = "send",     [PLAN_RECV] = "recv",
+    [PLAN_ALL_REDUCE] = "all_reduce", [PLAN_COUNTS] = "counts", [PLAN_ALL_TO_ALL] = "all_to_all",
+    [PLAN_UPDATE] = "update",
+};
+static const char *const pass_names[PPS_PASS_COUNT] = {"F", "B", "BI", "BW"};
+
+const char *plan_step_name(plan_step_kind kind)
+{
+    return step_names[kind];
+}
+
+int plan_step_label(const plan_set *set, const plan *p, const plan_step *s, char *buffer, size_t n)
+{
+    (void)p;
+    if (s->kind == PLAN_UPDATE || s->kind == PLAN_ALL_REDUCE)
+        return snprintf(buffer, n, "%s bucket %u", step_names[s->kind], s->chunk);
+    const char *chunk = s->chunk < set->n_chunks ? set->chunk_names[s->chunk] : "?";
+    if (s->kind == PLAN_COMPUTE)
+        return snprintf(buffer, n, "%s %s:%u", pass_names[s->pass], chunk, s->mb);
+    return snprintf(buffer, n, "%s%s %s %s:%u", step_names[s->kind],
+                    s->flags & PLAN_A2A_RETURN ? " back" : "", pass_names[s->pass], chunk, s->mb);
+}
+
+PPS_PRINTF(3, 4)
+static void out(ir_print_fn print, void *ud, const char *format, ...)
+{
+    char line[512];
+    va_list args;
+    va_start(args, format);
+    int n = vsnprintf(line, sizeof line, format, args);
+    va_end(args);
+    if (n > 0)
+        print(ud, line, (size_t)n < sizeof line ? (size_t)n : sizeof line - 1);
+}
+
+void plan_dump(const plan_set *set, uint32_t group, ir_print_fn print, void *ud)
+{
+    const plan *p = &set->plans[group];
+    char label[128];
+    out(print, ud, "plan group=%u ranks=", group);
+    for (uint32_t i = 0; i < p->n_ranks; i++)
+        out(print, ud, i == 0 ? "%u" : ",%u", set->group_ranks[p->ranks + i]);
+    out(print, ud,
+        " steps=%u params=%llu grads=%llu optimizer=%llu data=%llu activations=%llu total=%llu\n",
+        p->n_steps, (unsigned long long)p->param_bytes,
+        (unsigned long long)(p->opt_offset - p->grad_offset), (unsigned long long)p->opt_bytes,
+        (unsigned long long)p->data_bytes, (unsigned long long)p->act_bytes,
+        (unsigned long long)p->total_bytes);
+    for (uint32_t b = 0; b < p->n_buckets; b++)
+        out(print, ud, "bucket %u params=%u offset=%llu bytes=%llu%s\n", b, p->buckets[b].n,
+            (unsigned long long)p->buckets[b].offset, (unsigned long long)p->buckets[b].bytes,
+            p->buckets[b].reduced ? " reduced" : "");
+    for (uint32_t i = 0; i < p->n_steps; i++) {
+        const plan_step *s = &p->steps[i];
+        plan_step_label(set, p, s, label, sizeof label);
+        out(print, ud, "%4u %-10s %s", i, set->streams[s->stream], label);
+        if (s->seq != 0)
+            out(print, ud, " seq=%u", s->seq);
+        if (s->kind == PLAN_SEND || s->kind == PLAN_RECV)
+            out(print, ud, " %s=group %u", s->kind == PLAN_SEND ? "to" : "from", s->peer_group);
+        if (s->bytes != 0)
+            out(print, ud, " bytes=%llu", (unsigned long long)s->bytes);
+        if (s->flags & PLAN_STEP_OVERLAP)
+            out(print, ud, " overlap");
+        for (uint32_t k = 0; k < s->n_bindings; k++)
+            out(print, ud, k == 0 ? " at %llu" : ",%llu",
+                (unsigned long long)p->bindings[s->bindings + k]);
+        for (uint32_t k = 0; k < s->n_waits; k++)
+            out(print, ud, k == 0 ? " waits %u" : ",%u", p->waits[s->waits + k]);
+        out(print, ud, "\n");
+    }
+}
