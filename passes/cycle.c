@@ -1,0 +1,296 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * cycle.c: why an order cannot run: the shortest cycle through the first stuck vertex, told edge by
+ * edge with the script's lines.
+ */
+#include "passes/schedule.h"
+
+#include <stdio.h>
+#include <string.h>
+
+typedef struct search {
+    const schedule_graph *s;
+    uint32_t *waiting;
+    uint32_t *from; /* breadth-first tree */
+    uint32_t *queue;
+    uint32_t n, at, current;
+    uint32_t target;
+    bool found;
+} search;
+
+/* Just-in-time edges follow rows and cannot be part of a cycle of their own: leave them out. */
+static bool is_jit(const search *x, uint32_t from, uint32_t to)
+{
+    return x->s->cx->jit[to] == from;
+}
+
+static void count(void *ud, uint32_t v)
+{
+    search *x = ud;
+    if (!is_jit(x, x->current, v))
+        x->waiting[v]++;
+}
+
+static void drop(void *ud, uint32_t v)
+{
+    search *x = ud;
+    if (!is_jit(x, x->current, v) && --x->waiting[v] == 0)
+        x->queue[x->n++] = v;
+}
+
+static void reach(void *ud, uint32_t v)
+{
+    search *x = ud;
+    if (is_jit(x, x->current, v) || x->waiting[v] == 0 || x->found)
+        return;
+    if (v == x->target) {
+        x->found = true;
+        return;
+    }
+    if (x->from[v] == IR_NONE) {
+        x->from[v] = x->current;
+        x->queue[x->n++] = v;
+    }
+}
+
+static void mark_from(void *ud, uint32_t v)
+{
+    search *x = ud;
+    if (!is_jit(x, x->current, v) && x->waiting[v] != 0)
+        x->from[v] = x->current;
+}
+
+/* Is u -> v the row's word (and not the dataflow's)? */
+static bool row_edge(const pass_cx *cx, uint32_t u, uint32_t v)
+{
+    const dag *d = cx->dag;
+    const dag_run *a = &d->runs[d->node_run[u]], *b = &d->runs[d->node_run[v]];
+    return a->group == b->group && a->kind == PLAN_COMPUTE && b->kind == PLAN_COMPUTE &&
+           cx->node_pos[u] + 1 == cx->node_pos[v] && cx->node_entry[u] != cx->node_entry[v];
+}
+
+static const ir_entry *entry_of(const pass_cx *cx, uint32_t v)
+{
+    uint32_t e = cx->node_entry[v];
+    return e == IR_NONE ? NULL : &cx->program->entries[e];
+}
+
+static void op_text(const pass_cx *cx, uint32_t v, char *buffer, size_t n)
+{
+    static const char *const passes[] = {"F", "B", "BI", "BW"};
+    const ir_entry *e = entry_of(cx, v);
+    if (e != NULL && !e->general)
+        snprintf(buffer, n, "%s(%u, %u)", passes[e->pass], e->stage, e->mb);
+    else
+        dag_label(cx->dag, v, buffer, n);
+}
+
+static void place_text(pass_cx *cx, pps_span span, char *buffer, size_t n)
+{
+    const char *file;
+    uint32_t line, column;
+    if (span.file == 0) {
+        snprintf(buffer, n, "default order");
+        return;
+    }
+    pps_span_place(cx->st, span, &file, &line, &column);
+    snprintf(buffer, n, "%s:%u:%u", file, line, column);
+}
+
+static pps_span entry_span(pass_cx *cx, uint32_t v)
+{
+    const ir_entry *e = entry_of(cx, v);
+    pps_span none = {0};
+    return e == NULL ? none : pps_origin_span(cx->st, e->origin);
+}
+
+static pps_span row_span(pass_cx *cx, uint32_t v)
+{
+    pps_span span = entry_span(cx, v);
+    uint32_t row = cx->group_row[cx->dag->runs[cx->dag->node_run[v]].group];
+    uint32_t order = cx->program->rows[row].directive;
+    if (span.file == 0 && order != IR_NONE)
+        span = cx->program->orders[order]->span;
+    return span;
+}
+
+/* One row against the dataflow: `first` is named before `then`, but needs it. */
+static pps_status report_one(pass_cx *cx, const uint32_t *cycle, uint32_t n, uint32_t first,
+                             uint32_t then)
+{
+    char a[96], b[96], path[512];
+    size_t at = 0;
+    uint32_t shown = 0, last_entry = IR_NONE;
+    op_text(cx, cycle[then], a, sizeof a);
+    op_text(cx, cycle[first], b, sizeof b);
+    pps_diag *diag = pps_diag_start(cx->st, PPS_SEV_ERROR, 501, row_span(cx, cycle[then]),
+                                    "this order contradicts the dataflow");
+    pps_diag_label(diag, "%s must run before %s", a, b);
+    pps_diag_also(diag, row_span(cx, cycle[first]), "%s is named here, ahead of it", b);
+    for (uint32_t i = then;; i = (i + 1) % n) {
+        uint32_t v = cycle[i];
+        if (cx->dag->runs[cx->dag->node_run[v]].kind == PLAN_COMPUTE &&
+            (cx->node_entry[v] != last_entry || cx->node_entry[v] == IR_NONE)) {
+            char op[96];
+            op_text(cx, v, op, sizeof op);
+            last_entry = cx->node_entry[v];
+            shown++;
+            if ((shown <= 5 || i == first) && at + strlen(op) + 10 < sizeof path)
+                at +=
+                    (size_t)snprintf(path + at, sizeof path - at, "%s%s", at > 0 ? " -> " : "", op);
+            else if (shown == 6 && at + 10 < sizeof path)
+                at += (size_t)snprintf(path + at, sizeof path - at, " -> ...");
+        }
+        if (i == first)
+            break;
+    }
+    pps_diag_note(diag, "%s", path);
+    return pps_diag_done(diag);
+}
+
+static pps_status report_many(pass_cx *cx, const uint32_t *cycle, uint32_t n)
+{
+    dag *d = cx->dag;
+    pps_diag *diag = NULL;
+    for (uint32_t i = 0; i < n && diag == NULL; i++)
+        if (row_edge(cx, cycle[i], cycle[(i + 1) % n]))
+            diag = pps_diag_start(cx->st, PPS_SEV_ERROR, 502, row_span(cx, cycle[(i + 1) % n]),
+                                  "the rows wait for each other");
+    if (diag == NULL) {
+        pps_span span = {0};
+        for (uint32_t e = 0; e < cx->n_extra; e++)
+            for (uint32_t i = 0; i < n; i++)
+                if (schedule_vertex(d, cx->extra_src[e]) == cycle[i] &&
+                    schedule_vertex(d, cx->extra_dst[e]) == cycle[(i + 1) % n])
+                    span = pps_origin_span(cx->st, cx->program->entries[cx->extra_entry[e]].origin);
+        diag = pps_diag_start(cx->st, PPS_SEV_ERROR, 502, span, "the rows wait for each other");
+    }
+    uint32_t lines = 0, begin = 0;
+    /* begin after an edge of a row, so that its segment is not cut */
+    for (uint32_t i = 0; i < n; i++)
+        if (!row_edge(cx, cycle[(i + n - 1) % n], cycle[i]) &&
+            row_edge(cx, cycle[i], cycle[(i + 1) % n]))
+            begin = i;
+    for (uint32_t k = 0; k < n && lines < 24; k++) {
+        uint32_t u = cycle[(begin + k) % n], v = cycle[(begin + k + 1) % n];
+        char a[96], b[96], where[160], on[96];
+        const dag_run *r = &d->runs[d->node_run[u]];
+        bool transfers = false;
+        for (uint32_t e = 0; e < cx->n_extra; e++)
+            if (schedule_vertex(d, cx->extra_src[e]) == u &&
+                schedule_vertex(d, cx->extra_dst[e]) == v) {
+                pps_span span =
+                    pps_origin_span(cx->st, cx->program->entries[cx->extra_entry[e]].origin);
+                op_text(cx, cx->extra_src[e], a, sizeof a);
+                op_text(cx, cx->extra_dst[e], b, sizeof b);
+                place_text(cx, span, where, sizeof where);
+                pps_diag_note(diag, "%s before %s: order, %s", a, b, where);
+                transfers = true;
+                lines++;
+                break;
+            }
+        if (transfers || r->kind != PLAN_COMPUTE)
+            continue;
+        op_text(cx, u, a, sizeof a);
+        if (row_edge(cx, u, v)) {
+            /* the whole stretch of this row */
+            uint32_t w = v;
+            while (k + 2 <= n && row_edge(cx, w, cycle[(begin + k + 2) % n])) {
+                k++;
+                w = cycle[(begin + k + 1) % n];
+            }
+            op_text(cx, w, b, sizeof b);
+            place_text(cx, row_span(cx, w), where, sizeof where);
+            pass_devices_text(d->group_ranks + d->groups[r->group].ranks,
+                              d->groups[r->group].n_ranks, on, sizeof on);
+            pps_diag_note(diag, "%s before %s: row of %s, positions %u and %u, %s", a, b, on,
+                          cx->node_slot[u], cx->node_slot[w], where);
+            lines++;
+            continue;
+        }
+        /* dataflow: to the next compute of another op */
+        uint32_t j = k;
+        while (j < n && d->runs[d->node_run[cycle[(begin + j + 1) % n]]].kind != PLAN_COMPUTE)
+            j++;
+        v = cycle[(begin + j + 1) % n];
+        if (cx->node_entry[u] != IR_NONE && cx->node_entry[u] == cx->node_entry[v])
+            continue;
+        op_text(cx, v, b, sizeof b);
+        pps_diag_note(diag, "%s before %s: dataflow", a, b);
+        lines++;
+    }
+    return pps_diag_done(diag);
+}
+
+pps_status schedule_report_cycle(pass_cx *cx, const schedule_graph *s)
+{
+    dag *d = cx->dag;
+    search x = {.s = s};
+    PASS_ALLOC(x.waiting, cx->scratch, d->n_nodes);
+    PASS_ALLOC(x.queue, cx->scratch, d->n_nodes + 1);
+    PASS_ALLOC(x.from, cx->scratch, d->n_nodes);
+    for (uint32_t v = 0; v < d->n_nodes; v++)
+        if (schedule_vertex(d, v) == v && dag_alive(d, v)) {
+            x.current = v;
+            schedule_successors(s, v, count, &x);
+        }
+    for (uint32_t v = 0; v < d->n_nodes; v++)
+        if (schedule_vertex(d, v) == v && dag_alive(d, v) && x.waiting[v] == 0)
+            x.queue[x.n++] = v;
+    while (x.at < x.n) {
+        x.current = x.queue[x.at++];
+        schedule_successors(s, x.current, drop, &x);
+    }
+    /* What still waits has a predecessor that waits: walking these back ends in a cycle. From a
+     * vertex on it, the shortest way back to itself. */
+    uint32_t start = IR_NONE;
+    memset(x.from, 0xff, d->n_nodes * sizeof *x.from);
+    for (uint32_t v = 0; v < d->n_nodes; v++)
+        if (x.waiting[v] != 0) {
+            x.current = start = v;
+            schedule_successors(s, v, mark_from, &x);
+        }
+    if (start != IR_NONE) {
+        for (uint32_t steps = 0; steps < d->n_nodes && x.from[start] != IR_NONE; steps++)
+            start = x.from[start];
+        memset(x.from, 0xff, d->n_nodes * sizeof *x.from);
+        x.n = x.at = 0;
+        x.queue[x.n++] = x.target = start;
+        while (x.at < x.n && !x.found) {
+            x.current = x.queue[x.at++];
+            schedule_successors(s, x.current, reach, &x);
+        }
+    }
+    if (!x.found) {
+        pps_span none = {0};
+        return pps_error(cx->st, none, 9902, "the schedule is stuck without a cycle");
+    }
+    uint32_t *cycle, n = 0;
+    PASS_ALLOC(cycle, cx->scratch, d->n_nodes);
+    for (uint32_t v = x.current; v != x.target; v = x.from[v])
+        cycle[n++] = v;
+    cycle[n++] = x.target;
+    for (uint32_t i = 0; i < n / 2; i++) {
+        uint32_t t = cycle[i];
+        cycle[i] = cycle[n - 1 - i];
+        cycle[n - 1 - i] = t;
+    }
+    /* one row, or several? */
+    uint32_t group = IR_NONE, first = 0, then = 0;
+    bool several = false;
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t u = cycle[i], v = cycle[(i + 1) % n];
+        if (!row_edge(cx, u, v))
+            continue;
+        uint32_t g = d->runs[d->node_run[u]].group;
+        several |= group != IR_NONE && group != g;
+        group = g;
+        if (!row_edge(cx, cycle[(i + n - 1) % n], u))
+            first = i;
+        if (!row_edge(cx, v, cycle[(i + 2) % n]))
+            then = (i + 1) % n;
+    }
+    if (group == IR_NONE || several)
+        return report_many(cx, cycle, n);
+    return report_one(cx, cycle, n, first, then);
+}

@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * match.c: filters against chunks, and the texts and diagnostics that directives share.
+ */
+#include "passes/pass.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+static bool in_set(const ir_program *p, const ir_term *t, uint32_t index)
+{
+    uint32_t lo = t->begin, hi = t->begin + t->n;
+    while (lo < hi) {
+        uint32_t mid = lo + (hi - lo) / 2;
+        if (p->ints[mid] < index)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    return lo < t->begin + t->n && p->ints[lo] == index;
+}
+
+bool pass_match_chunk(const pass_cx *cx, const ir_filter *f, uint32_t chunk, pass_match *ret)
+{
+    const ir_program *p = cx->program;
+    const ir_graph *g = p->graph;
+    const ir_tagset *set = &g->tagsets[g->chunks[chunk].tagset];
+    *ret = (pass_match){0};
+    for (uint32_t i = 0; i < f->n; i++) {
+        const ir_term *t = &p->terms[f->begin + i];
+        if (t->kind == PPS_TERM_PASS) {
+            ret->pass = t;
+            continue;
+        }
+        if (t->kind == PPS_TERM_COMM) {
+            ret->comm = t;
+            continue;
+        }
+        if (strcmp(t->tag, cx->dag->mb_tag) == 0) {
+            if (t->kind == PPS_TERM_ABSENT && cx->dag->split != IR_NONE)
+                return false;
+            ret->mb = t;
+            continue;
+        }
+        const ir_tag *found = NULL;
+        for (uint32_t k = 0; k < set->n; k++)
+            if (strcmp(g->tags[set->begin + k].name, t->tag) == 0)
+                found = &g->tags[set->begin + k];
+        if (t->kind == PPS_TERM_ABSENT ? found != NULL : found == NULL)
+            return false;
+        if (t->kind == PPS_TERM_SET && !in_set(p, t, found->index))
+            return false;
+    }
+    return true;
+}
+
+const char *pass_filter_text(const pass_cx *cx, const ir_filter *f, char *buffer, size_t n)
+{
+    static const char *const passes[] = {"F", "B", "BI", "BW"};
+    size_t at = 0;
+#define ADD(...)                                                       \
+    do {                                                               \
+        int k_ = snprintf(buffer + at, n - at, __VA_ARGS__);           \
+        at = k_ < 0 || at + (size_t)k_ >= n ? n - 1 : at + (size_t)k_; \
+    } while (0)
+    ADD("{");
+    for (uint32_t i = 0; i < f->n; i++) {
+        const ir_term *t = &cx->program->terms[f->begin + i];
+        const uint32_t *ints = cx->program->ints + t->begin;
+        ADD("%s%s: ", i > 0 ? ", " : "", t->tag);
+        switch ((pps_term_kind)t->kind) {
+        case PPS_TERM_ANY:
+            ADD("*");
+            break;
+        case PPS_TERM_ABSENT:
+            ADD("-");
+            break;
+        case PPS_TERM_PASS:
+            ADD("%s", passes[t->pass]);
+            break;
+        case PPS_TERM_COMM:
+            ADD("%s", t->comm == PPS_COMM_SEND ? "SEND" : "RECV");
+            break;
+        case PPS_TERM_SET:
+            if (t->n == 1) {
+                ADD("%u", ints[0]);
+            } else if (t->n > 2 && ints[t->n - 1] - ints[0] == t->n - 1) {
+                ADD("%u..%u", ints[0], ints[t->n - 1] + 1);
+            } else {
+                for (uint32_t k = 0; k < t->n; k++)
+                    ADD("%s%u", k == 0 ? "[" : ", ", ints[k]);
+                ADD("]");
+            }
+            break;
+        }
+    }
+    ADD("}");
+#undef ADD
+    return buffer;
+}
+
+const char *pass_devices_text(const uint32_t *ranks, uint32_t n, char *buffer, size_t size)
+{
+    size_t at = 0;
+    for (uint32_t i = 0; i <= n; i++) {
+        int k = i == n ? snprintf(buffer + at, size - at, n == 0 ? "[]" : "]")
+                       : snprintf(buffer + at, size - at, "%s%u", i == 0 ? "[" : ", ", ranks[i]);
+        at = k < 0 || at + (size_t)k >= size ? size - 1 : at + (size_t)k;
+    }
+    return buffer;
+}
+
+pps_diag *pass_diag(pass_cx *cx, const ir_directive *d, pps_span span, int code, const char *title,
+                    ...)
+{
+    char text[512];
+    va_list args;
+    va_start(args, title);
+    vsnprintf(text, sizeof text, title, args);
+    va_end(args);
+    pps_diag *diag = pps_diag_start(cx->st, PPS_SEV_ERROR, code, span, "%s", text);
+    if (d != NULL && d->source != NULL &&
+        (d->source->n_frames > 0 || d->source->context[0] != '\0'))
+        pps_diag_frames(diag, d->source->frames, d->source->n_frames, d->source->context);
+    return diag;
+}

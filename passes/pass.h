@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * pass.h: what the passes hand on to each other. Arrays over nodes are flat and named by node id;
+ * `mem` lives as long as the plans, `scratch` as long as the compilation.
+ */
+#ifndef PPS_PASS_H
+#define PPS_PASS_H
+
+#include "ir/dag.h"
+#include "passes/pps_plan.h"
+
+typedef struct pass_bind { /* what a binding of a program stands for */
+    uint8_t what;          /* pass_bind_kind */
+    uint32_t index;        /* input or output of the chunk; GRAD_IN, GRAD_OUT: link */
+} pass_bind;
+typedef enum pass_bind_kind {
+    BIND_IN,       /* value of input k */
+    BIND_OUT,      /* value of output k */
+    BIND_GRAD_IN,  /* gradient that arrived over out-link `index` */
+    BIND_GRAD_OUT, /* gradient this chunk sends over in-link `index` */
+    BIND_SAVE_BI,  /* F to BI */
+    BIND_SAVE_BW,  /* F to BW */
+    BIND_HELD,     /* BI to BW */
+    BIND_WORK,     /* within the step */
+} pass_bind_kind;
+
+typedef struct pass_program {
+    uint32_t id;    /* in plan_set.programs, IR_NONE: nothing to run */
+    ir_range binds; /* in pass_cx.binds */
+    uint64_t work_bytes;
+} pass_program;
+
+typedef struct pass_chunk { /* layout of a chunk, for one microbatch on one rank */
+    pass_program programs[PPS_PASS_COUNT];
+    uint64_t save_bi_bytes, save_bw_bytes, held_bytes;
+    uint32_t
+        loss_first; /* first loss slot of microbatch 0; the next microbatch's are n_loss_step on */
+} pass_chunk;
+
+typedef struct pass_cx {
+    pps_state *st;
+    ir_program *program;
+    const pass_options *options;
+    arena *mem, *scratch;
+    dag *dag;
+
+    /* order */
+    uint32_t **order_of;   /* [n_groups] its compute nodes in order, updates last */
+    ir_range *group_order; /* [n_groups] .n: how many */
+    uint32_t *node_pos;    /* [n_nodes] compute: position in its group's order */
+    uint32_t *node_slot;   /* [n_nodes] compute: its row's group, counted per device group */
+    uint32_t *node_entry;  /* [n_nodes] compute: ir_program.entries index */
+    uint8_t *node_overlap; /* [n_nodes] its row group has several ops */
+    uint32_t *group_row;   /* [n_groups] ir_program.rows index */
+    uint32_t **slot_last;  /* [n_groups][slots]: last compute node of each row group */
+    uint32_t *n_slots;     /* [n_groups] */
+    uint32_t *extra_src, *extra_dst; /* edges between nodes that rows with transfers add */
+    uint32_t *extra_entry;           /* the entry behind each */
+    uint32_t n_extra;
+
+    /* schedule */
+    uint32_t *jit; /* [n_nodes] SEND: compute node of the receiving group its transfer waits for */
+    uint32_t *sorted; /* alive nodes in one global order */
+    uint32_t *seq;    /* [n_nodes] communication: from 1 */
+    uint32_t *issue;  /* nodes; group g's in group_issue[g], in issue order */
+    ir_range *group_issue;
+    uint32_t *step; /* [n_nodes] index in its group's issue order */
+
+    /* layout */
+    pass_chunk *chunks;
+    pass_bind *binds;
+    uint32_t n_binds, cap_binds;
+    uint32_t *local_rows; /* [n_groups] batch rows of one microbatch on one rank */
+    plan_set *set;        /* grows from layout on */
+    uint32_t cap_programs, cap_kernels, cap_operands;
+    uint32_t n_loss_step; /* loss slots per microbatch */
+
+    /* lower */
+    uint32_t *param_shards;             /* [n_params] ranks that share it */
+    uint32_t *bucket_index;             /* [n_buckets] number in its plan */
+    uint32_t *extra_begin, *extra_list; /* extra edges by destination node */
+} pass_cx;
+
+#define PASS(name, purpose, needs) pps_status pass_##name(pass_cx *cx);
+#include "passes/passes.def"
+#undef PASS
+
+/* match.c: filters against chunks. True when `f` can match chunk `c` (its tags), whatever the
+ * microbatch and pass; *ret_mbs and *ret_passes say what it asks of those (NULL: any). */
+typedef struct pass_match {
+    const ir_term *mb;   /* term on the split tag, or NULL */
+    const ir_term *pass; /* term on PASS, or NULL */
+    const ir_term *comm;
+} pass_match;
+bool pass_match_chunk(const pass_cx *cx, const ir_filter *f, uint32_t chunk, pass_match *ret);
+/* A directive's "filter text" for messages: {PP: 0, EP: *}. */
+const char *pass_filter_text(const pass_cx *cx, const ir_filter *f, char *buffer, size_t n);
+/* The region must be placed on exactly the directive's devices (E0404). */
+pps_status pass_check_devices(pass_cx *cx, const ir_directive *s, uint32_t chunk);
+const char *pass_devices_text(const uint32_t *ranks, uint32_t n, char *buffer, size_t size);
+/* Start an error at a directive, with its frames and loop variables attached. */
+pps_diag *pass_diag(pass_cx *cx, const ir_directive *d, pps_span span, int code, const char *title,
+                    ...) PPS_PRINTF(5, 6);
+
+/* dag.c: the dag stream of a state's stream, or of `fallback` (made when first asked for). */
+pps_status pass_stream(pass_cx *cx, uint32_t stream, const char *fallback, uint16_t *ret);
+/* The in-link of sharded `chunk` that brings the counts belonging to these expert rows. */
+uint32_t pass_counts_link(const dag *d, uint32_t chunk, ir_id rows);
+pps_status pass_buckets(pass_cx *cx); /* buckets.c, part of the dag pass */
+
+/* interleave.c: merge the chains of an overlapped group's ops. `nodes` holds the ops' nodes one op
+ * after the other, n[i] of op i; `ret` gets them in the order in which they are to run. */
+void pass_interleave(const uint32_t *nodes, const uint32_t *n, uint32_t n_ops, uint32_t *ret);
+
+/* transfer_order.c: rows that name transfers, SEND(F(0, 1)), as extra edges. */
+pps_status pass_transfer_order(pass_cx *cx);
+
+/* default_order.c: rows for groups that have none: 1F1B by dataflow. Adds to cx->program's rows. */
+pps_status pass_default_rows(pass_cx *cx, const bool *has_row);
+
+/* memory.c: slots by liveness. Life i is written first by step first[i] of the plan and last
+ * touched by the steps in its access list. */
+typedef struct memory_life {
+    uint64_t bytes;
+    uint64_t offset;      /* result */
+    uint32_t first, last; /* issue positions */
+    uint32_t access[4];   /* last access by each stream that touches it */
+    uint8_t n_access, what;
+} memory_life;
+/* `clock[step * n_streams + s]`: highest step of stream s known complete when `step` starts,
+ * plus 1. Lives are sorted by `first`. Results: offsets, *ret_bytes (arena), *ret_max_live. */
+pps_status memory_place(arena *scratch, memory_life *lives, uint32_t n, const plan_step *steps,
+                        uint32_t n_steps, const uint32_t *clock, uint32_t n_streams,
+                        uint64_t *ret_bytes, uint64_t *ret_max_live);
+
+/* layout.c: bytes of `tensor` as `chunk` holds it, for one microbatch on one rank. */
+uint64_t pass_tensor_bytes(const pass_cx *cx, ir_id tensor, uint32_t chunk);
+
+#define PASS_ALLOC(ptr, arena_, count)                                       \
+    do {                                                                     \
+        (ptr) = arena_zero((arena_), ((size_t)(count) + 1) * sizeof *(ptr)); \
+        if ((ptr) == NULL)                                                   \
+            return PPS_ERR_NOMEM;                                            \
+    } while (0)
+
+#endif

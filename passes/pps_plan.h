@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * pps_plan.h: compile a program to plans.
+ */
+#ifndef PPS_PLAN_H
+#define PPS_PLAN_H
+
+#include "ir/plan.h"
+
+typedef struct pass_options {
+    uint32_t max_streams; /* physical streams to merge onto, compute included; 0: one each */
+    bool verify;          /* check every invariant after every pass */
+    const char
+        *dump_stage; /* a pass's name, "graph", "rows" or "plan": print that stage; NULL: none */
+    ir_print_fn dump;
+    void *dump_ud;
+} pass_options;
+
+/* Apply the directives of `p`, order, prove and lower. On PPS_OK *ret is owned: pps_plan_free. On
+ * failure the reasons were reported to `st`. `p` must outlive the plans. */
+PPS_API pps_status pps_compile(pps_state *st, ir_program *p, const pass_options *options,
+                               plan_set **ret);
+PPS_API void pps_plan_free(plan_set *set);
+
+/* Names of the stages `dump_stage` takes, in order; ends with NULL. */
+PPS_API const char *const *pps_compile_stages(void);
+
+/* Check finished plans as a whole, trusting nothing that made them: every wait points backward and
+ * to another stream, sends match receives in order, groups agree on their collectives, no cycle of
+ * waits under rendezvous sends (which implies none under buffered ones), no slot reused while live,
+ * every gradient summed once. PPS_ERR_SCRIPT with E0502 or E0511.. after reporting. */
+PPS_API pps_status pps_prove(pps_state *st, const plan_set *set);
+
+#endif

@@ -1,0 +1,304 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * prove.c: all plans together, checked from the plans alone.
+ *
+ * A step can start when the step before it on its stream, the steps it waits for, and, since one
+ * host thread issues in order, the computes issued before it have finished; a transfer when both
+ * its ends can. If these edges have no cycle, every step starts some time, whatever the timing: the
+ * steps can be taken in an order in which each finds everything it waits for done. Under buffered
+ * sends a send does not wait for its receive, which removes edges, so the same order serves.
+ * Conversely a cycle is a hang under rendezvous sends.
+ *
+ * Beside that: transfers match, ranks of a group agree by sharing a plan, every chunk runs each
+ * pass of each microbatch once (so every gradient is summed once), and no two live buffers share
+ * bytes.
+ */
+#include "passes/pass.h"
+
+#include <string.h>
+
+typedef struct prover {
+    pps_state *st;
+    const plan_set *set;
+    arena *mem;
+    uint32_t *base; /* [n_groups] first vertex of each plan */
+    uint32_t n;
+    uint32_t *partner; /* [n] the other end of a transfer, IR_NONE */
+} prover;
+
+static pps_status wrong(const prover *p, const plan_step *s, int code, const char *what)
+{
+    return pps_error(p->st, s->span, code, "%s", what);
+}
+
+static pps_status check_waits(const prover *p, const plan *mine)
+{
+    for (uint32_t i = 0; i < mine->n_steps; i++) {
+        const plan_step *s = &mine->steps[i];
+        for (uint32_t k = 0; k < s->n_waits; k++) {
+            uint32_t w = mine->waits[s->waits + k];
+            if (w >= i)
+                return wrong(p, s, 517, "a step waits for one that is issued after it");
+            if (mine->steps[w].stream == s->stream)
+                return wrong(p, s, 517, "a step waits for one of its own stream");
+        }
+    }
+    return PPS_OK;
+}
+
+static pps_status match_transfers(prover *p)
+{
+    const plan_set *set = p->set;
+    uint32_t n_seq = 0;
+    for (uint32_t g = 0; g < set->n_groups; g++)
+        for (uint32_t i = 0; i < set->plans[g].n_steps; i++)
+            if (set->plans[g].steps[i].seq > n_seq)
+                n_seq = set->plans[g].steps[i].seq;
+    uint32_t *first, *group;
+    PASS_ALLOC(first, p->mem, n_seq + 1);
+    PASS_ALLOC(group, p->mem, n_seq + 1);
+    memset(first, 0xff, (n_seq + 1) * sizeof *first);
+    for (uint32_t g = 0; g < set->n_groups; g++)
+        for (uint32_t i = 0; i < set->plans[g].n_steps; i++) {
+            const plan_step *s = &set->plans[g].steps[i];
+            bool transfer = s->kind == PLAN_SEND || s->kind == PLAN_RECV;
+            if (s->seq == 0)
+                continue;
+            if (first[s->seq] == IR_NONE) {
+                first[s->seq] = i;
+                group[s->seq] = g;
+                continue;
+            }
+            const plan_step *o = &set->plans[group[s->seq]].steps[first[s->seq]];
+            if (!transfer || o->kind == s->kind || (o->kind != PLAN_SEND && o->kind != PLAN_RECV) ||
+                s->peer_group != group[s->seq] || o->peer_group != g || s->bytes != o->bytes)
+                return wrong(p, s, 511, "a transfer does not match its other end");
+            if (p->partner[p->base[g] + i] != IR_NONE)
+                return wrong(p, s, 511, "three steps share one transfer");
+            p->partner[p->base[g] + i] = p->base[group[s->seq]] + first[s->seq];
+            p->partner[p->base[group[s->seq]] + first[s->seq]] = p->base[g] + i;
+        }
+    for (uint32_t g = 0; g < set->n_groups; g++)
+        for (uint32_t i = 0; i < set->plans[g].n_steps; i++) {
+            const plan_step *s = &set->plans[g].steps[i];
+            if ((s->kind == PLAN_SEND || s->kind == PLAN_RECV) &&
+                p->partner[p->base[g] + i] == IR_NONE)
+                return wrong(p, s, 511, "a transfer has no other end");
+        }
+    return PPS_OK;
+}
+
+/* Predecessors inside a plan, through `visit(ud, step)`: at most 2 + n_waits. */
+typedef struct plan_order {
+    uint32_t *stream_before, *compute_before; /* [n] vertex + 1, or 0 */
+} plan_order;
+
+static pps_status index_order(const prover *p, plan_order *o)
+{
+    const plan_set *set = p->set;
+    uint32_t *last;
+    PASS_ALLOC(o->stream_before, p->mem, p->n);
+    PASS_ALLOC(o->compute_before, p->mem, p->n);
+    PASS_ALLOC(last, p->mem, set->n_streams);
+    for (uint32_t g = 0; g < set->n_groups; g++) {
+        uint32_t compute = 0;
+        memset(last, 0, set->n_streams * sizeof *last);
+        for (uint32_t i = 0; i < set->plans[g].n_steps; i++) {
+            const plan_step *s = &set->plans[g].steps[i];
+            uint32_t v = p->base[g] + i;
+            o->stream_before[v] = last[s->stream];
+            o->compute_before[v] = compute == last[s->stream] ? 0 : compute;
+            last[s->stream] = v + 1;
+            if (s->kind == PLAN_COMPUTE || s->kind == PLAN_UPDATE)
+                compute = v + 1;
+        }
+    }
+    return PPS_OK;
+}
+
+static uint32_t preds_of(const prover *p, const plan_order *o, uint32_t g, uint32_t i,
+                         uint32_t *ret)
+{
+    const plan *mine = &p->set->plans[g];
+    const plan_step *s = &mine->steps[i];
+    uint32_t v = p->base[g] + i, n = 0;
+    if (o->stream_before[v] != 0)
+        ret[n++] = o->stream_before[v] - 1;
+    if (o->compute_before[v] != 0)
+        ret[n++] = o->compute_before[v] - 1;
+    for (uint32_t k = 0; k < s->n_waits; k++)
+        ret[n++] = p->base[g] + mine->waits[s->waits + k];
+    return n;
+}
+
+static uint32_t vertex_of(const prover *p, uint32_t v)
+{
+    return p->partner[v] != IR_NONE && p->partner[v] < v ? p->partner[v] : v;
+}
+
+static pps_status check_cycles(prover *p)
+{
+    const plan_set *set = p->set;
+    plan_order o;
+    uint32_t *begin, *list, *waiting, *queue, n_edges = 0, *preds;
+    PPS_TRY(index_order(p, &o));
+    PASS_ALLOC(begin, p->mem, p->n + 1);
+    PASS_ALLOC(waiting, p->mem, p->n);
+    PASS_ALLOC(queue, p->mem, p->n);
+    PASS_ALLOC(preds, p->mem, 2 + set->n_streams);
+    for (int fill = 0; fill < 2; fill++) {
+        list = NULL;
+        if (fill) {
+            for (uint32_t v = 0, at = 0; v <= p->n; v++) {
+                uint32_t count = begin[v];
+                begin[v] = at;
+                at += count;
+            }
+            PASS_ALLOC(list, p->mem, n_edges);
+        }
+        for (uint32_t g = 0; g < set->n_groups; g++)
+            for (uint32_t i = 0; i < set->plans[g].n_steps; i++) {
+                uint32_t to = vertex_of(p, p->base[g] + i);
+                uint32_t n = preds_of(p, &o, g, i, preds);
+                for (uint32_t k = 0; k < n; k++) {
+                    uint32_t from = vertex_of(p, preds[k]);
+                    if (fill)
+                        list[begin[from]++] = to;
+                    else
+                        begin[from]++, n_edges++, waiting[to]++;
+                }
+            }
+    }
+    /* filling moved begins to ends */
+    uint32_t n_queue = 0, taken = 0, vertices = 0;
+    for (uint32_t v = 0; v < p->n; v++)
+        if (vertex_of(p, v) == v) {
+            vertices++;
+            if (waiting[v] == 0)
+                queue[n_queue++] = v;
+        }
+    for (; taken < n_queue; taken++) {
+        uint32_t v = queue[taken], at = v == 0 ? 0 : begin[v - 1];
+        for (; at < begin[v]; at++)
+            if (--waiting[list[at]] == 0)
+                queue[n_queue++] = list[at];
+    }
+    if (taken == vertices)
+        return PPS_OK;
+    pps_diag *diag = NULL;
+    uint32_t shown = 0;
+    for (uint32_t g = 0; g < set->n_groups; g++)
+        for (uint32_t i = 0; i < set->plans[g].n_steps; i++) {
+            const plan_step *s = &set->plans[g].steps[i];
+            char label[128];
+            if (waiting[vertex_of(p, p->base[g] + i)] == 0 || s->kind == PLAN_COMPUTE)
+                continue;
+            if (diag == NULL)
+                diag = pps_diag_start(p->st, PPS_SEV_ERROR, 502, s->span,
+                                      "the plans wait for each other");
+            plan_step_label(set, &set->plans[g], s, label, sizeof label);
+            if (shown++ < 8)
+                pps_diag_note(diag, "group %u step %u never starts: %s", g, i, label);
+            break;
+        }
+    if (diag == NULL) {
+        pps_span none = {0};
+        diag = pps_diag_start(p->st, PPS_SEV_ERROR, 502, none, "the plans wait for each other");
+    }
+    return pps_diag_done(diag);
+}
+
+static pps_status check_once(const prover *p)
+{
+    const plan_set *set = p->set;
+    size_t n = (size_t)set->n_chunks * set->n_mb;
+    uint8_t *seen; /* bit per pass */
+    PASS_ALLOC(seen, p->mem, n);
+    for (uint32_t g = 0; g < set->n_groups; g++)
+        for (uint32_t i = 0; i < set->plans[g].n_steps; i++) {
+            const plan_step *s = &set->plans[g].steps[i];
+            if (s->kind != PLAN_COMPUTE)
+                continue;
+            uint8_t *bits = &seen[(size_t)s->chunk * set->n_mb + s->mb];
+            uint8_t bit = (uint8_t)(1u << s->pass);
+            uint8_t against = s->pass == PPS_PASS_B ? 1 << PPS_PASS_BI | 1 << PPS_PASS_BW
+                              : s->pass == PPS_PASS_BI || s->pass == PPS_PASS_BW ? 1 << PPS_PASS_B
+                                                                                 : 0;
+            if ((*bits & (bit | against)) != 0)
+                return wrong(p, s, 518, "a pass of one microbatch runs twice");
+            *bits |= bit;
+        }
+    return PPS_OK;
+}
+
+/* Live buffers by offset; lives are given in order of their first step. */
+static pps_status check_slots(const prover *p, const plan *mine)
+{
+    uint32_t *active, n_active = 0, next = 0;
+    PASS_ALLOC(active, p->mem, mine->n_blocks);
+    for (uint32_t i = 0; i < mine->n_blocks; i++) {
+        const plan_block *b = &mine->blocks[i];
+        uint32_t keep = 0, lo = 0, hi;
+        if (b->first > b->last || b->last >= mine->n_steps ||
+            b->offset + b->bytes > mine->act_bytes || b->first < next)
+            return wrong(p, &mine->steps[0], 519, "a buffer lies outside the plan");
+        if (b->first > next) {
+            for (uint32_t k = 0; k < n_active; k++)
+                if (mine->blocks[active[k]].last >= b->first)
+                    active[keep++] = active[k];
+            n_active = keep;
+            next = b->first;
+        }
+        hi = n_active;
+        while (lo < hi) {
+            uint32_t mid = lo + (hi - lo) / 2;
+            if (mine->blocks[active[mid]].offset < b->offset)
+                lo = mid + 1;
+            else
+                hi = mid;
+        }
+        if ((lo > 0 && mine->blocks[active[lo - 1]].offset + mine->blocks[active[lo - 1]].bytes >
+                           b->offset) ||
+            (lo < n_active && b->offset + b->bytes > mine->blocks[active[lo]].offset))
+            return wrong(p, &mine->steps[b->first], 519, "two live buffers share bytes");
+        memmove(active + lo + 1, active + lo, (n_active - lo) * sizeof *active);
+        active[lo] = i;
+        n_active++;
+    }
+    return PPS_OK;
+}
+
+static pps_status prove(prover *p)
+{
+    const plan_set *set = p->set;
+    PASS_ALLOC(p->base, p->mem, set->n_groups);
+    for (uint32_t g = 0; g < set->n_groups; g++) {
+        p->base[g] = p->n;
+        p->n += set->plans[g].n_steps;
+    }
+    PASS_ALLOC(p->partner, p->mem, p->n);
+    memset(p->partner, 0xff, p->n * sizeof *p->partner);
+    for (uint32_t g = 0; g < set->n_groups; g++)
+        PPS_TRY(check_waits(p, &set->plans[g]));
+    PPS_TRY(match_transfers(p));
+    PPS_TRY(check_cycles(p));
+    PPS_TRY(check_once(p));
+    for (uint32_t g = 0; g < set->n_groups; g++)
+        PPS_TRY(check_slots(p, &set->plans[g]));
+    return PPS_OK;
+}
+
+pps_status pps_prove(pps_state *st, const plan_set *set)
+{
+    arena mem;
+    arena_init(&mem, NULL, NULL);
+    prover p = {.st = st, .set = set, .mem = &mem};
+    pps_status status = prove(&p);
+    arena_done(&mem);
+    return status;
+}
+
+pps_status pass_prove(pass_cx *cx)
+{
+    return pps_prove(cx->st, cx->set);
+}

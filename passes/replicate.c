@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * replicate.c: `replicate F on DEVICES reduce S bucket MIB`: plain data parallelism. Marks which
+ * chunks' gradients are summed over their group; the dag pass forms the buckets and their
+ * reductions, one per bucket and step, after the last microbatch.
+ */
+#include "passes/pass.h"
+
+#include <string.h>
+
+/* Directives that act on a placed region: it must be on exactly these devices. */
+pps_status pass_check_devices(pass_cx *cx, const ir_directive *s, uint32_t chunk)
+{
+    dag *d = cx->dag;
+    const ir_program *p = cx->program;
+    const dag_group *group = &d->groups[d->chunks[chunk].group];
+    if (group->n_ranks == s->devices.n && s->devices.n_groups == 1 &&
+        memcmp(d->group_ranks + group->ranks, p->ints + s->devices.begin,
+               s->devices.n * sizeof *p->ints) == 0)
+        return PPS_OK;
+    char tags[128], mine[128], theirs[128];
+    pps_diag *diag =
+        pass_diag(cx, s, s->devices.span, 404, "%s is not placed on %s",
+                  ir_tagset_text(p->graph, p->graph->chunks[chunk].tagset, tags, sizeof tags),
+                  pass_devices_text(p->ints + s->devices.begin, s->devices.n, mine, sizeof mine));
+    pass_devices_text(d->group_ranks + group->ranks, group->n_ranks, theirs, sizeof theirs);
+    if (d->chunks[chunk].place != IR_NONE)
+        pps_diag_also(diag, p->directives[d->chunks[chunk].place].source->span,
+                      "it is placed on %s", theirs);
+    else
+        pps_diag_note(diag, "without `place` everything is on %s", theirs);
+    return pps_diag_done(diag);
+}
+
+static pps_status check_clauses(pass_cx *cx, const ir_directive *s)
+{
+    static const char *const later[] = {"gather", "every", "prefetch"};
+    if (s->zero > 0) {
+        const pps_clause *c = pps_directive_clause(s->source, "zero");
+        return pps_diag_done(
+            pass_diag(cx, s, c != NULL ? c->span : s->source->span, 420,
+                      "this version replicates plainly: `zero %u` is not available", s->zero));
+    }
+    for (size_t i = 0; i < sizeof later / sizeof *later; i++) {
+        const pps_clause *c = pps_directive_clause(s->source, later[i]);
+        if (c != NULL)
+            return pps_diag_done(
+                pass_diag(cx, s, c->word_span, 420, "`%s` has no effect without `zero`", later[i]));
+    }
+    return PPS_OK;
+}
+
+pps_status pass_replicate(pass_cx *cx)
+{
+    dag *d = cx->dag;
+    ir_program *p = cx->program;
+    const ir_graph *g = p->graph;
+    char text[256];
+    for (uint32_t i = 0; i < p->n_directives; i++) {
+        if (p->kinds[i] != PPS_DIR_REPLICATE)
+            continue;
+        ir_directive *s = &p->directives[i];
+        uint32_t matched = 0, params = 0;
+        PPS_TRY(check_clauses(cx, s));
+        for (uint32_t c = 0; c < g->n_chunks; c++) {
+            pass_match m;
+            if (!pass_match_chunk(cx, &s->filter, c, &m))
+                continue;
+            if (m.mb != NULL || m.pass != NULL || m.comm != NULL)
+                return pps_diag_done(pass_diag(
+                    cx, s, s->source->subject_span, 419,
+                    "replicate names regions of the model, not microbatches or passes: %s",
+                    pass_filter_text(cx, &s->filter, text, sizeof text)));
+            matched++;
+            PPS_TRY(pass_check_devices(cx, s, c));
+            if (d->chunks[c].replicate != IR_NONE) {
+                char tags[128];
+                pps_diag *diag =
+                    pass_diag(cx, s, s->source->span, 409, "region %s is replicated twice",
+                              ir_tagset_text(g, g->chunks[c].tagset, tags, sizeof tags));
+                pps_diag_also(diag, p->directives[d->chunks[c].replicate].source->span,
+                              "first replicated here");
+                return pps_diag_done(diag);
+            }
+            d->chunks[c].replicate = i;
+            params += g->chunks[c].params.n;
+        }
+        if (matched == 0)
+            return pps_diag_done(pass_diag(cx, s, s->source->subject_span, 206,
+                                           "%s matches nothing to replicate",
+                                           pass_filter_text(cx, &s->filter, text, sizeof text)));
+        if (s->devices.n < 2)
+            return pps_diag_done(
+                pass_diag(cx, s, s->devices.span, 410, "replicate on one device has no effect"));
+        if (params == 0)
+            return pps_diag_done(pass_diag(cx, s, s->source->subject_span, 410,
+                                           "replicate has no effect: %s has no parameters",
+                                           pass_filter_text(cx, &s->filter, text, sizeof text)));
+        s->applied = true;
+    }
+    return PPS_OK;
+}

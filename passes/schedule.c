@@ -1,0 +1,448 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * schedule.c: one global order of everything.
+ *
+ * A vertex is a node, but a send and its receive are one: a transfer needs both ends, as it does
+ * when it runs. Vertices are taken in order of the time at which they could start (list scheduling
+ * with costs from FLOPs), so the order follows the dataflow, the rows, and roughly the clock.
+ * Everything else is read off this order:
+ *
+ *   - it exists exactly when rows and dataflow agree; otherwise cycle.c shows who waits for whom;
+ *   - communication of one stream runs in this order, on every rank: no two ranks can disagree, so
+ * no stream order can add a wait cycle, merged streams included;
+ *   - its positions are the communications' sequence numbers.
+ *
+ * A receive would block its stream and hold its buffer if it started long before its data is
+ * needed: it waits for the compute two row groups before its consumer ("just in time"). That
+ * compute precedes the consumer in the row, so the edge can close no cycle that is not one already.
+ *
+ * The issue order of a group keeps each stream in global order and issues communication as early as
+ * its own device allows, right after the compute it depends on.
+ */
+#include "passes/pass.h"
+#include "passes/schedule.h"
+
+#include <string.h>
+
+/* ---- just in time ------------------------------------------------------------------------------
+ */
+
+static pps_status just_in_time(pass_cx *cx)
+{
+    dag *d = cx->dag;
+    uint32_t *slot;
+    PASS_ALLOC(cx->jit, cx->scratch, d->n_nodes);
+    PASS_ALLOC(slot, cx->scratch, d->n_nodes);
+    memset(cx->jit, 0xff, d->n_nodes * sizeof *cx->jit);
+    memset(slot, 0xff, d->n_nodes * sizeof *slot);
+    for (uint32_t l = 0; l < d->n_links; l++) {
+        const dag_link *k = &d->links[l];
+        const dag_link *carrier = &d->links[k->carrier];
+        for (uint32_t m = 0; m < d->n_mb; m++) {
+            if (carrier->f_send != IR_NONE) {
+                uint32_t node = d->runs[carrier->f_send].first + m;
+                uint32_t at = cx->node_slot[d->runs[d->chunks[k->dst].f].first + m];
+                slot[node] = at < slot[node] ? at : slot[node];
+            }
+            if (k->b_send != IR_NONE)
+                slot[d->runs[k->b_send].first + m] =
+                    cx->node_slot[d->runs[d->chunks[k->src].b].first + m];
+        }
+    }
+    for (uint32_t r = 0; r < d->n_runs; r++) {
+        if (d->runs[r].kind != PLAN_SEND)
+            continue;
+        uint32_t group = d->runs[d->runs[r].pair].group;
+        for (uint32_t m = 0; m < d->runs[r].n; m++) {
+            uint32_t node = d->runs[r].first + m;
+            if (slot[node] != IR_NONE && slot[node] >= 2)
+                cx->jit[node] = cx->slot_last[group][slot[node] - 2];
+        }
+    }
+    return PPS_OK;
+}
+
+/* ---- vertices and their edges
+ * -------------------------------------------------------------------- */
+
+uint32_t schedule_vertex(const dag *d, uint32_t node)
+{
+    const dag_run *r = &d->runs[d->node_run[node]];
+    return r->kind == PLAN_RECV ? d->runs[r->pair].first + (node - r->first) : node;
+}
+
+/* Edges other than run edges, by source: rows' chains are implicit; jit and extra are lists. */
+static pps_status index_edges(pass_cx *cx, schedule_graph *s)
+{
+    dag *d = cx->dag;
+    uint32_t n = 0;
+    s->cx = cx;
+    PASS_ALLOC(s->list_begin, cx->scratch, d->n_nodes + 1);
+    for (int fill = 0; fill < 2; fill++) {
+        for (uint32_t v = 0; v < d->n_nodes; v++) {
+            if (cx->jit[v] == IR_NONE)
+                continue;
+            if (fill)
+                s->list[s->list_begin[cx->jit[v]]++] = v;
+            else
+                s->list_begin[cx->jit[v]]++;
+        }
+        for (uint32_t e = 0; e < cx->n_extra; e++) {
+            uint32_t src = schedule_vertex(d, cx->extra_src[e]);
+            if (fill)
+                s->list[s->list_begin[src]++] = schedule_vertex(d, cx->extra_dst[e]);
+            else
+                s->list_begin[src]++;
+        }
+        if (fill)
+            break;
+        for (uint32_t v = 0; v <= d->n_nodes; v++) {
+            uint32_t count = s->list_begin[v];
+            s->list_begin[v] = n;
+            n += count;
+        }
+        PASS_ALLOC(s->list, cx->scratch, n);
+    }
+    /* filling moved each begin to its end, which is the next one's begin */
+    memmove(s->list_begin + 1, s->list_begin, d->n_nodes * sizeof *s->list_begin);
+    s->list_begin[0] = 0;
+    return PPS_OK;
+}
+
+/* Successors of vertex `v`, through `visit`. */
+static void run_successors(const dag *d, const dag_run *r, uint32_t m, schedule_visit visit,
+                           void *ud)
+{
+    for (uint32_t k = 0; k < r->succs.n; k++) {
+        const dag_run *to = &d->runs[d->run_edges[r->succs.begin + k]];
+        uint32_t node = to->n == 1 && r->n != 1 ? to->first : to->first + m;
+        if (dag_alive(d, node))
+            visit(ud, schedule_vertex(d, node));
+    }
+}
+
+void schedule_successors(const schedule_graph *s, uint32_t v, schedule_visit visit, void *ud)
+{
+    const pass_cx *cx = s->cx;
+    const dag *d = cx->dag;
+    const dag_run *r = &d->runs[d->node_run[v]];
+    run_successors(d, r, v - r->first, visit, ud);
+    if (r->kind == PLAN_SEND)
+        run_successors(d, &d->runs[r->pair], v - r->first, visit, ud);
+    if (r->kind == PLAN_COMPUTE || r->kind == PLAN_UPDATE) {
+        uint32_t next = cx->node_pos[v] + 1;
+        if (next < cx->group_order[r->group].n)
+            visit(ud, cx->order_of[r->group][next]);
+    }
+    for (uint32_t k = s->list_begin[v]; k < s->list_begin[v + 1]; k++)
+        visit(ud, s->list[k]);
+}
+
+static bool is_vertex(const dag *d, uint32_t node)
+{
+    return d->runs[d->node_run[node]].kind != PLAN_RECV && dag_alive(d, node);
+}
+
+/* ---- list scheduling
+ * ------------------------------------------------------------------------------- */
+
+typedef struct entry {
+    double ready;
+    uint32_t vertex;
+    uint8_t priority; /* transfers, exchanges, reductions, compute */
+} entry;
+
+typedef struct queue {
+    entry *items;
+    uint32_t n;
+} queue;
+
+static bool before(const entry *a, const entry *b)
+{
+    if (a->ready != b->ready)
+        return a->ready < b->ready;
+    if (a->priority != b->priority)
+        return a->priority < b->priority;
+    return a->vertex < b->vertex;
+}
+
+static void push(queue *q, entry e)
+{
+    uint32_t i = q->n++;
+    while (i > 0 && before(&e, &q->items[(i - 1) / 2])) {
+        q->items[i] = q->items[(i - 1) / 2];
+        i = (i - 1) / 2;
+    }
+    q->items[i] = e;
+}
+
+static entry pop(queue *q)
+{
+    entry top = q->items[0], last = q->items[--q->n];
+    uint32_t i = 0;
+    for (;;) {
+        uint32_t child = 2 * i + 1;
+        if (child >= q->n)
+            break;
+        if (child + 1 < q->n && before(&q->items[child + 1], &q->items[child]))
+            child++;
+        if (!before(&q->items[child], &last))
+            break;
+        q->items[i] = q->items[child];
+        i = child;
+    }
+    if (q->n > 0)
+        q->items[i] = last;
+    return top;
+}
+
+typedef struct kahn {
+    schedule_graph *s;
+    uint32_t *waiting; /* [n_nodes] predecessors not yet taken */
+    double *ready;
+    double end; /* of the vertex being taken */
+    queue q;
+} kahn;
+
+static uint8_t priority_of(const dag *d, uint32_t v)
+{
+    switch ((plan_step_kind)d->runs[d->node_run[v]].kind) {
+    case PLAN_SEND:
+    case PLAN_RECV:
+        return 0;
+    case PLAN_COUNTS:
+    case PLAN_ALL_TO_ALL:
+        return 1;
+    case PLAN_ALL_REDUCE:
+        return 2;
+    case PLAN_COMPUTE:
+    case PLAN_UPDATE:
+    case PLAN_STEP_KIND_COUNT:
+        return 3;
+    }
+    return 3;
+}
+
+static void count_one(void *ud, uint32_t v)
+{
+    ((kahn *)ud)->waiting[v]++;
+}
+
+static void release(void *ud, uint32_t v)
+{
+    kahn *k = ud;
+    if (k->ready[v] < k->end)
+        k->ready[v] = k->end;
+    if (--k->waiting[v] == 0)
+        push(&k->q, (entry){k->ready[v], v, priority_of(k->s->cx->dag, v)});
+}
+
+/* Cost of a chunk's passes relative to the mean forward. Only the order depends on it. */
+static pps_status chunk_costs(pass_cx *cx, double (**ret)[IR_PHASE_COUNT])
+{
+    const ir_graph *g = cx->program->graph;
+    double(*costs)[IR_PHASE_COUNT], sum = 0.0;
+    PASS_ALLOC(costs, cx->scratch, g->n_chunks);
+    for (uint32_t c = 0; c < g->n_chunks; c++) {
+        ir_range ops = g->chunks[c].ops;
+        for (uint32_t i = 0; i < ops.n; i++)
+            for (int phase = 0; phase < IR_PHASE_COUNT; phase++)
+                costs[c][phase] +=
+                    ir_op_flops(g, &g->ops[g->lists[ops.begin + i]], (ir_phase)phase);
+        sum += costs[c][IR_PHASE_F];
+    }
+    double unit = sum > 0.0 ? sum / g->n_chunks : 1.0;
+    for (uint32_t c = 0; c < g->n_chunks; c++)
+        for (int phase = 0; phase < IR_PHASE_COUNT; phase++)
+            costs[c][phase] = costs[c][phase] / unit + 0.02;
+    *ret = costs;
+    return PPS_OK;
+}
+
+static double cost_of(const dag *d, uint32_t v, double (*costs)[IR_PHASE_COUNT])
+{
+    const dag_run *r = &d->runs[d->node_run[v]];
+    if (r->kind != PLAN_COMPUTE)
+        return 0.05;
+    switch (dag_pass(d, v)) {
+    case PPS_PASS_F:
+        return costs[r->chunk][IR_PHASE_F];
+    case PPS_PASS_BI:
+        return costs[r->chunk][IR_PHASE_BI];
+    case PPS_PASS_BW:
+        return costs[r->chunk][IR_PHASE_BW];
+    case PPS_PASS_B:
+    case PPS_PASS_COUNT:
+        break;
+    }
+    return costs[r->chunk][IR_PHASE_BI] + costs[r->chunk][IR_PHASE_BW];
+}
+
+static pps_status sort_all(pass_cx *cx, schedule_graph *s)
+{
+    dag *d = cx->dag;
+    kahn k = {.s = s};
+    double(*costs)[IR_PHASE_COUNT], *free_at;
+    uint32_t n_vertices = 0, n_taken = 0, at = 0, seq = 0;
+    PPS_TRY(chunk_costs(cx, &costs));
+    PASS_ALLOC(k.waiting, cx->scratch, d->n_nodes);
+    PASS_ALLOC(k.ready, cx->scratch, d->n_nodes);
+    PASS_ALLOC(k.q.items, cx->scratch, d->n_nodes);
+    PASS_ALLOC(free_at, cx->scratch, (size_t)d->n_groups * d->n_streams);
+    PASS_ALLOC(cx->sorted, cx->scratch, d->n_nodes);
+    PASS_ALLOC(cx->seq, cx->scratch, d->n_nodes);
+    for (uint32_t v = 0; v < d->n_nodes; v++)
+        if (is_vertex(d, v)) {
+            n_vertices++;
+            schedule_successors(s, v, count_one, &k);
+        }
+    for (uint32_t v = 0; v < d->n_nodes; v++)
+        if (is_vertex(d, v) && k.waiting[v] == 0)
+            push(&k.q, (entry){0.0, v, priority_of(d, v)});
+    while (k.q.n > 0) {
+        entry e = pop(&k.q);
+        uint32_t v = e.vertex, ends[2] = {v, IR_NONE};
+        const dag_run *r = &d->runs[d->node_run[v]];
+        double begin = e.ready;
+        if (r->kind == PLAN_SEND)
+            ends[1] = d->runs[r->pair].first + (v - r->first);
+        seq += r->kind != PLAN_COMPUTE && r->kind != PLAN_UPDATE;
+        for (int i = 0; i < 2 && ends[i] != IR_NONE; i++) {
+            const dag_run *end = &d->runs[d->node_run[ends[i]]];
+            double *lane = &free_at[end->group * d->n_streams + end->stream];
+            begin = *lane > begin ? *lane : begin;
+        }
+        k.end = begin + cost_of(d, v, costs);
+        for (int i = 0; i < 2 && ends[i] != IR_NONE; i++) {
+            const dag_run *end = &d->runs[d->node_run[ends[i]]];
+            free_at[end->group * d->n_streams + end->stream] = k.end;
+            cx->sorted[at++] = ends[i];
+            cx->seq[ends[i]] = r->kind != PLAN_COMPUTE && r->kind != PLAN_UPDATE ? seq : 0;
+        }
+        n_taken++;
+        schedule_successors(s, v, release, &k);
+    }
+    if (n_taken < n_vertices)
+        return schedule_report_cycle(cx, s);
+    return PPS_OK;
+}
+
+/* ---- issue order
+ * ----------------------------------------------------------------------------------- */
+
+/* Extra edges by destination, for keys and waits. */
+static pps_status index_extra(pass_cx *cx)
+{
+    if (cx->n_extra == 0)
+        return PPS_OK;
+    uint32_t n = cx->dag->n_nodes;
+    PASS_ALLOC(cx->extra_begin, cx->scratch, n + 1);
+    PASS_ALLOC(cx->extra_list, cx->scratch, cx->n_extra);
+    for (uint32_t e = 0; e < cx->n_extra; e++)
+        cx->extra_begin[cx->extra_dst[e] + 1]++;
+    for (uint32_t v = 0; v < n; v++)
+        cx->extra_begin[v + 1] += cx->extra_begin[v];
+    for (uint32_t e = cx->n_extra; e-- > 0;) {
+        /* fill from the back, restoring the begins */
+        cx->extra_list[--cx->extra_begin[cx->extra_dst[e] + 1]] = cx->extra_src[e];
+    }
+    memmove(cx->extra_begin, cx->extra_begin + 1, n * sizeof *cx->extra_begin);
+    cx->extra_begin[n] = cx->n_extra;
+    return PPS_OK;
+}
+
+/* Position among its group's stream-0 steps that node `v` must follow, from its predecessors there.
+ */
+static uint32_t follow_key(const pass_cx *cx, const uint32_t *key, uint32_t v)
+{
+    const dag *d = cx->dag;
+    const dag_run *r = &d->runs[d->node_run[v]];
+    uint32_t m = v - r->first, most = 0;
+    for (uint32_t k = 0; k < r->preds.n; k++) {
+        const dag_run *p = &d->runs[d->run_edges[r->preds.begin + k]];
+        for (uint32_t i = 0; i < (r->n == 1 ? p->n : 1); i++) {
+            uint32_t u = r->n == 1 ? p->first + i : p->first + m;
+            if (dag_alive(d, u) && key[u] > most)
+                most = key[u];
+        }
+    }
+    if (r->kind == PLAN_RECV) {
+        uint32_t jit = cx->jit[d->runs[r->pair].first + m];
+        if (jit != IR_NONE && key[jit] > most)
+            most = key[jit];
+    }
+    if (cx->n_extra > 0)
+        for (uint32_t e = cx->extra_begin[v]; e < cx->extra_begin[v + 1]; e++)
+            if (key[cx->extra_list[e]] > most)
+                most = key[cx->extra_list[e]];
+    return most;
+}
+
+static pps_status issue_orders(pass_cx *cx)
+{
+    dag *d = cx->dag;
+    uint32_t *key, *stream_key, *n_zero, *count;
+    PASS_ALLOC(key, cx->scratch, d->n_nodes);
+    PASS_ALLOC(stream_key, cx->scratch, (size_t)d->n_groups * d->n_streams);
+    PASS_ALLOC(n_zero, cx->scratch, d->n_groups);
+    PASS_ALLOC(cx->group_issue, cx->scratch, d->n_groups);
+    PASS_ALLOC(cx->issue, cx->scratch, d->n_alive);
+    PASS_ALLOC(cx->step, cx->scratch, d->n_nodes);
+    /* keys: stream-0 steps count 1, 2, ...; others take the key of what they must follow */
+    for (uint32_t i = 0; i < d->n_alive; i++) {
+        uint32_t v = cx->sorted[i];
+        const dag_run *r = &d->runs[d->node_run[v]];
+        uint32_t *last = &stream_key[r->group * d->n_streams + r->stream];
+        if (r->stream == 0) {
+            key[v] = ++n_zero[r->group];
+        } else {
+            uint32_t k = follow_key(cx, key, v);
+            key[v] = k > *last ? k : *last;
+        }
+        *last = key[v];
+        cx->group_issue[r->group].n++;
+    }
+    /* counting sort by (group, key), stable in global order, stream-0 steps first of their key */
+    uint32_t at = 0, buckets = 0;
+    for (uint32_t g = 0; g < d->n_groups; g++) {
+        cx->group_issue[g].begin = at;
+        at += cx->group_issue[g].n;
+        buckets += n_zero[g] + 1;
+    }
+    uint32_t *base;
+    PASS_ALLOC(base, cx->scratch, d->n_groups);
+    PASS_ALLOC(count, cx->scratch, buckets + 1);
+    for (uint32_t g = 0, b = 0; g < d->n_groups; b += n_zero[g] + 1, g++)
+        base[g] = b;
+    for (uint32_t i = 0; i < d->n_alive; i++) {
+        uint32_t v = cx->sorted[i];
+        count[base[d->runs[d->node_run[v]].group] + key[v]]++;
+    }
+    at = 0;
+    for (uint32_t b = 0; b < buckets; b++) {
+        uint32_t n = count[b];
+        count[b] = at;
+        at += n;
+    }
+    for (int zero = 1; zero >= 0; zero--)
+        for (uint32_t i = 0; i < d->n_alive; i++) {
+            uint32_t v = cx->sorted[i];
+            const dag_run *r = &d->runs[d->node_run[v]];
+            if ((r->stream == 0) == (zero == 1))
+                cx->issue[count[base[r->group] + key[v]]++] = v;
+        }
+    for (uint32_t g = 0; g < d->n_groups; g++)
+        for (uint32_t i = 0; i < cx->group_issue[g].n; i++)
+            cx->step[cx->issue[cx->group_issue[g].begin + i]] = i;
+    return PPS_OK;
+}
+
+pps_status pass_schedule(pass_cx *cx)
+{
+    schedule_graph s;
+    PPS_TRY(just_in_time(cx));
+    PPS_TRY(index_edges(cx, &s));
+    PPS_TRY(sort_all(cx, &s));
+    PPS_TRY(index_extra(cx));
+    return issue_orders(cx);
+}
