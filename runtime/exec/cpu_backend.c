@@ -1,0 +1,246 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * cpu_backend.c: steps done for real, on the host. A compute runs its program's kernels in this
+ * thread; an operand becomes an address by its space:
+ *
+ *   BIND   arena + act_offset + bindings[bind] + offset
+ *   PARAM  arena + the parameter's offset on this rank       GRAD  the same behind grad_offset
+ *   DATA   arena + data_offset + the input's offset + the microbatch's rows
+ *   LOSS   losses + the step's first slot + index
+ *
+ * Communication is handed to coll, one operation per stream (a stream runs one step at a time).
+ * Optimizer state of a parameter lies behind opt_offset at (states per element) times its offset.
+ */
+#include "runtime/exec/exec.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "runtime/coll/coll.h"
+#include "runtime/cpu/cpu.h"
+
+typedef struct cpu_self {
+    struct coll_rank *coll;
+    cpu_context cx;
+    cpu_kernel_fn *kernels;  /* [set->n_kernels], NULL where this plan does not use one */
+    uint64_t *param_offset;  /* [set->n_params], UINT64_MAX where not on this rank */
+    uint64_t *data_mb_bytes; /* [set->n_data] one microbatch's rows */
+    coll_op *ops;            /* [n_streams] */
+    void **operands;         /* of one kernel */
+} cpu_self;
+
+/* Long enough not to matter, short enough to survive a bell that never rings. */
+#define IDLE_NS 500000000u
+
+/* ---- Computing ---------------------------------------------------------------------------------
+ */
+
+static void *address(const cpu_self *self, const exec_rank *r, const plan_step *s,
+                     const plan_operand *o)
+{
+    const plan *p = r->plan;
+    switch ((plan_space)o->space) {
+    case PLAN_ABSENT:
+        return NULL;
+    case PLAN_BIND:
+        return r->arena + p->act_offset + p->bindings[s->bindings + o->bind] + o->offset;
+    case PLAN_PARAM:
+        return r->arena + self->param_offset[o->index];
+    case PLAN_GRAD:
+        return r->arena + p->grad_offset + self->param_offset[o->index];
+    case PLAN_DATA:
+        return r->arena + p->data_offset + r->set->data[o->index].offset +
+               (s->mb == IR_NONE ? 0 : s->mb * self->data_mb_bytes[o->index]);
+    case PLAN_LOSS:
+        return r->losses + s->loss + o->index;
+    }
+    return NULL;
+}
+
+static pps_status compute(cpu_self *self, const exec_rank *r, const plan_step *s)
+{
+    const plan_program *program = &r->set->programs[s->program];
+    for (uint32_t i = 0; i < program->n_kernels; i++) {
+        const plan_kernel *k = &r->set->kernels[program->kernels + i];
+        for (uint32_t j = 0; j < k->n_operands; j++)
+            self->operands[j] = address(self, r, s, &r->set->operands[k->operands + j]);
+        PPS_TRY(self->kernels[program->kernels + i](k, self->operands, &self->cx));
+    }
+    return PPS_OK;
+}
+
+static void update(const cpu_self *self, exec_rank *r, const plan_bucket *bucket)
+{
+    const plan *p = r->plan;
+    ir_optimizer opt = r->set->train.optimizer;
+    uint32_t states = cpu_optimizer_states(&opt);
+    opt.lr *= r->lr_scale;
+    if (r->before_update)
+        r->before_update(r->before_update_ud, r, bucket);
+    for (uint32_t i = bucket->first; i < bucket->first + bucket->n; i++) {
+        const plan_param *param = &p->params[i];
+        float *state = (float *)(r->arena + p->opt_offset + states * param->offset);
+        float *grad = (float *)(r->arena + p->grad_offset + param->offset);
+        cpu_update(&opt, opt.decay_all || r->set->params[param->param].n_dims >= 2, r->epoch + 1,
+                   param->elems, (float *)(r->arena + self->param_offset[param->param]), grad,
+                   states >= 1 ? state : NULL, states >= 2 ? state + param->elems : NULL);
+        memset(grad, 0, param->elems * sizeof(float));
+    }
+}
+
+/* ---- Communication -----------------------------------------------------------------------------
+ */
+
+static void *binding(const exec_rank *r, const plan_step *s, uint32_t i)
+{
+    return r->arena + r->plan->act_offset + r->plan->bindings[s->bindings + i];
+}
+
+static coll_op make_op(const exec_rank *r, const plan_step *s)
+{
+    const plan *p = r->plan;
+    coll_op op = {.channel = s->stream, .seq = s->seq, .epoch = r->epoch, .bytes = s->bytes};
+    if (s->kind == PLAN_SEND || s->kind == PLAN_RECV) {
+        op.kind = s->kind == PLAN_SEND ? COLL_SEND : COLL_RECV;
+        op.peer = r->set->group_ranks[r->set->plans[s->peer_group].ranks + r->group_index];
+        op.send = op.recv = binding(r, s, 0);
+        return op;
+    }
+    op.group = r->set->group_ranks + p->ranks;
+    op.group_size = p->n_ranks;
+    op.group_index = r->group_index;
+    if (s->kind == PLAN_ALL_REDUCE) {
+        op.kind = COLL_ALL_REDUCE;
+        op.send = r->arena + p->grad_offset + p->buckets[s->chunk].offset;
+        return op;
+    }
+    op.kind = s->kind == PLAN_COUNTS ? COLL_COUNTS : COLL_ALL_TO_ALL;
+    op.experts = s->experts;
+    op.send = binding(r, s, 0);
+    op.recv = binding(r, s, 1);
+    if (s->kind == PLAN_ALL_TO_ALL) {
+        op.flags = s->flags & PLAN_A2A_RETURN ? COLL_RETURN : 0;
+        op.counts = binding(r, s, 2);
+        op.width = s->width;
+    }
+    return op;
+}
+
+static pps_status poll(void *self_, exec_rank *r, uint32_t step, bool *ret_done)
+{
+    cpu_self *self = self_;
+    const plan_step *s = &r->plan->steps[step];
+    coll_op *op = &self->ops[s->stream];
+    PPS_TRY(coll_poll(self->coll, op, ret_done));
+    if (*ret_done) {
+        if (r->sent_bytes)
+            r->sent_bytes[s->kind] += op->sent_bytes;
+        if (r->marks)
+            r->marks[step].sent_bytes = op->sent_bytes;
+    }
+    return PPS_OK;
+}
+
+static pps_status begin(void *self_, exec_rank *r, uint32_t step, bool *ret_done)
+{
+    cpu_self *self = self_;
+    const plan_step *s = &r->plan->steps[step];
+    if (s->kind == PLAN_COMPUTE || s->kind == PLAN_UPDATE) {
+        PPS_TRY(coll_wait_any(self->coll, 0)); /* a lost peer is noticed within one compute */
+        if (s->kind == PLAN_COMPUTE)
+            PPS_TRY(compute(self, r, s));
+        else
+            update(self, r, &r->plan->buckets[s->chunk]);
+        *ret_done = true;
+        return PPS_OK;
+    }
+    self->ops[s->stream] = make_op(r, s);
+    PPS_TRY(coll_start(self->coll, &self->ops[s->stream]));
+    return poll(self, r, step, ret_done);
+}
+
+static pps_status idle(void *self_, exec_rank *r)
+{
+    cpu_self *self = self_;
+    (void)r;
+    return coll_wait_any(self->coll, IDLE_NS);
+}
+
+const exec_backend exec_cpu_backend = {"cpu", begin, poll, idle, true};
+
+/* ---- Setting up --------------------------------------------------------------------------------
+ */
+
+static pps_status find_kernels(cpu_self *self, const exec_rank *r)
+{
+    const plan_set *set = r->set;
+    for (uint32_t i = 0; i < r->plan->n_steps; i++) {
+        const plan_step *s = &r->plan->steps[i];
+        if (s->kind != PLAN_COMPUTE)
+            continue;
+        const plan_program *program = &set->programs[s->program];
+        for (uint32_t j = program->kernels; j < program->kernels + program->n_kernels; j++) {
+            if (!self->kernels[j])
+                self->kernels[j] = cpu_kernel_find(set->kernels[j].op, set->kernels[j].phase);
+            if (!self->kernels[j])
+                return PPS_ERR_INTERNAL;
+        }
+    }
+    return PPS_OK;
+}
+
+static pps_status fill_tables(cpu_self *self, const exec_rank *r)
+{
+    const plan_set *set = r->set;
+    const plan *p = r->plan;
+    uint64_t mb_rows = set->batch / (p->n_ranks * (set->n_mb ? set->n_mb : 1));
+    for (uint32_t i = 0; i < set->n_params; i++)
+        self->param_offset[i] = UINT64_MAX;
+    for (uint32_t i = 0; i < p->n_params; i++)
+        self->param_offset[p->params[i].param] = p->params[i].offset;
+    for (uint32_t i = 0; i < set->n_data; i++)
+        self->data_mb_bytes[i] = mb_rows * set->data[i].row_elems * 4;
+    return find_kernels(self, r);
+}
+
+pps_status exec_cpu_backend_new(exec_rank *r, struct coll_rank *coll, const struct cpu_blas *blas,
+                                void **ret_self)
+{
+    const plan_set *set = r->set;
+    cpu_self *self = calloc(1, sizeof(*self));
+    if (!self)
+        return PPS_ERR_NOMEM;
+    uint32_t most = 0;
+    for (uint32_t i = 0; i < set->n_kernels; i++)
+        if (set->kernels[i].n_operands > most)
+            most = set->kernels[i].n_operands;
+    self->coll = coll;
+    self->cx = (cpu_context){.group_index = r->group_index, .blas = blas};
+    self->kernels = calloc((size_t)set->n_kernels + 1, sizeof(*self->kernels));
+    self->param_offset = calloc((size_t)set->n_params + 1, sizeof(uint64_t));
+    self->data_mb_bytes = calloc((size_t)set->n_data + 1, sizeof(uint64_t));
+    self->ops = calloc(set->n_streams, sizeof(coll_op));
+    self->operands = calloc((size_t)most + 1, sizeof(void *));
+    bool whole =
+        self->kernels && self->param_offset && self->data_mb_bytes && self->ops && self->operands;
+    pps_status status = whole ? fill_tables(self, r) : PPS_ERR_NOMEM;
+    if (status != PPS_OK) {
+        exec_cpu_backend_free(self);
+        return status;
+    }
+    *ret_self = self;
+    return PPS_OK;
+}
+
+void exec_cpu_backend_free(void *self_)
+{
+    cpu_self *self = self_;
+    if (!self)
+        return;
+    free(self->kernels);
+    free(self->param_offset);
+    free(self->data_mb_bytes);
+    free(self->ops);
+    free(self->operands);
+    free(self);
+}
