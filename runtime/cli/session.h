@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * session.h: one run of the program, from options to plans: the interpreter with its hooks, the
+ * script, and what the compiler made of it. Everything that commands share.
+ */
+#ifndef PPS_CLI_SESSION_H
+#define PPS_CLI_SESSION_H
+
+#include "passes/pps_plan.h"
+#include "runtime/cli/loader.h"
+#include "runtime/cli/options.h"
+#include "runtime/cli/report.h"
+
+typedef struct session {
+    const cli_options *options;
+    pps_state *st;
+    ir_program *program;
+    plan_set *plans; /* after session_compile */
+    loader loader;
+    reporter reporter;
+    const char *script; /* as the command line names it; "" without one */
+    const char
+        *script_dir; /* canonical; borrowed from the loader. What data paths are relative to */
+} session;
+
+/* An interpreter with the model builtins and the stdlib, limits from the options. `s` is released
+ * with session_done after success and after failure. */
+pps_status session_open(session *s, const cli_options *options);
+void session_done(session *s);
+
+/* Run the script named by the command line's first word, with its -D parameters; then take its
+ * directives apart. */
+pps_status session_script(session *s);
+/* Compile what the script made. `stage` is a stage to print onto stdout, or NULL. Checks -n. */
+pps_status session_compile(session *s, const char *stage);
+/* All three. */
+pps_status session_plans(session *s, const cli_options *options);
+
+/* The schedule's rows by `expression`, with the stdlib's schedules in scope, into s->program. */
+pps_status session_rows(session *s, const char *expression);
+
+/* Ctrl-C interrupts the script from session_open to this call, which gives SIGINT back. */
+void session_release_sigint(void);
+/* Exit status; closes the session. After an interrupt the program dies of SIGINT, as shells expect.
+ */
+int session_end(session *s, pps_status status);
+
+#endif
