@@ -138,9 +138,7 @@ ir_extent ir_op_extra(const ir_graph *g, const ir_op *op, ir_operand operand, ui
             return (ir_extent){.per_row = 4 * T * 2};
         return letter == 'h' ? (ir_extent){.fixed = 4 * 2 * n} : none;
     case IR_ATTENTION:
-        if (letter == 's')
-            return (ir_extent){.per_row = 4 * T * op->attrs.heads};
-        return letter == 'w' ? (ir_extent){.fixed = 4 * 2 * T} : none;
+        return letter == 's' ? (ir_extent){.per_row = 4 * T * op->attrs.heads} : none;
     case IR_EXPERTS: {
         uint64_t rows = expert_rows(op, in, ep), hidden = op->attrs.hidden;
         if (letter == 's' || letter == 'h')

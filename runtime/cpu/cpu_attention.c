@@ -132,7 +132,7 @@ static void attend(const plan_kernel *k, head at, size_t t0, size_t rows, const 
     }
 }
 
-/* i0 i1 i2 o0 s0 w0 */
+/* i0 i1 i2 o0 s0 */
 CPU_KERNEL(attention_f)
 {
     size_t heads = k->attrs.heads;
@@ -197,7 +197,7 @@ static void attend_back(const plan_kernel *k, head at, size_t t0, size_t rows, v
     }
 }
 
-/* i0 i1 i2 o0 s0 d0 x0 x1 x2 w0 */
+/* i0 i1 i2 o0 s0 d0 x0 x1 x2 */
 CPU_KERNEL(attention_bi)
 {
     size_t heads = k->attrs.heads, dim = k->attrs.head_dim, rows = cpu_positions(k);

@@ -241,7 +241,6 @@ static void size_operands(operands *a)
         size_real(a, 'i', 1, rows * k->attrs.kv_heads * k->attrs.head_dim);
         size_real(a, 'i', 2, rows * k->attrs.kv_heads * k->attrs.head_dim);
         size_real(a, 's', 0, rows * k->attrs.heads);
-        size_real(a, 'w', 0, k->T);
         break;
     case IR_SWIGLU:
     case IR_ADD:

@@ -1,0 +1,216 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * parity.c: numbers that must agree, end to end: `pps run` on tiny models under every schedule,
+ * pipeline depth and kind of replication against one rank without directives, against itself,
+ * against its plan, and against other programs.
+ *
+ *   parity [--all] [--seed N] [--only NAME] [--keep] [--list]
+ *
+ *   --all        every cell of the matrix; else, by the seed, one of each schedule and kind of
+ *                replication
+ *   --seed N     what the sample is drawn with; printed, so that a run can be repeated
+ *   --only NAME  that unit alone; --list names all
+ *   --keep       leave the scripts and what they gave, and say where
+ *
+ * The environment: PPS is the program; PPS_TEST_ALL non-empty and PPS_TEST_SEED are as --all and
+ * --seed; PPS_ORACLES is the folder of outside results, else shared/oracles beside the checkout,
+ * PPS_ROOT; PPS_TEST_LIMIT is the most seconds one run may take.
+ */
+#include <ftw.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "parity.h"
+
+enum { KINDS = 3 /* of replication */, DEFAULT_LIMIT_S = 60 };
+
+static const struct {
+    const char *name;
+    uint32_t copies;
+} routing_units[] = {{"routing-2", 2}, {"routing-4", 4}};
+
+static const char memory_unit[] = "memory";
+
+typedef struct request {
+    bool all, keep, list;
+    uint64_t seed;
+    const char *only;
+} request;
+
+static bool read_request(int argc, char **argv, request *q)
+{
+    const char *all = getenv("PPS_TEST_ALL"), *seed = getenv("PPS_TEST_SEED");
+    *q = (request){.all = all && *all};
+    q->seed = seed && *seed ? strtoull(seed, NULL, 10) : (uint64_t)time(NULL) % 1000000;
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "--all") == 0)
+            q->all = true;
+        else if (strcmp(argv[i], "--keep") == 0)
+            q->keep = true;
+        else if (strcmp(argv[i], "--list") == 0)
+            q->list = true;
+        else if (strcmp(argv[i], "--seed") == 0 && i + 1 < argc)
+            q->seed = strtoull(argv[++i], NULL, 10);
+        else if (strcmp(argv[i], "--only") == 0 && i + 1 < argc)
+            q->only = argv[++i];
+        else
+            return false;
+    }
+    return true;
+}
+
+static uint64_t draw(uint64_t *state) /* splitmix64 */
+{
+    uint64_t x = *state += 0x9e3779b97f4a7c15u;
+    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9u;
+    x = (x ^ x >> 27) * 0x94d049bb133111ebu;
+    return x ^ x >> 31;
+}
+
+/* One cell of each schedule and kind, by the seed. */
+static void sample(const cell *cells, uint32_t n, uint64_t seed, bool wanted[CELL_MAX])
+{
+    for (int schedule = 0; schedule < CELL_SCHEDULES; schedule++)
+        for (uint32_t kind = 0; kind < KINDS; kind++) {
+            uint32_t of_kind[CELL_MAX], n_of_kind = 0;
+            for (uint32_t i = 0; i < n; i++) {
+                uint32_t its = cells[i].replicas > 1 ? 1 + cells[i].experts : 0;
+                if ((int)cells[i].schedule == schedule && its == kind)
+                    of_kind[n_of_kind++] = i;
+            }
+            wanted[of_kind[draw(&seed) % n_of_kind]] = true;
+        }
+}
+
+static void list_units(const cell *cells, uint32_t n)
+{
+    char name[CELL_NAME];
+    for (uint32_t i = 0; i < n; i++)
+        printf("%s\n", cell_name(&cells[i], name));
+    for (size_t i = 0; i < sizeof routing_units / sizeof *routing_units; i++)
+        printf("%s\n", routing_units[i].name);
+    printf("%s\n", memory_unit);
+    for (uint32_t i = 0; i < ORACLE_UNITS; i++)
+        printf("%s\n", oracle_name(i));
+}
+
+static bool chosen(const request *q, const char *name)
+{
+    return !q->only || strcmp(q->only, name) == 0;
+}
+
+static bool is_unit(const char *wanted, const cell *cells, uint32_t n)
+{
+    char name[CELL_NAME];
+    bool found = strcmp(wanted, memory_unit) == 0;
+    for (uint32_t i = 0; i < n; i++)
+        found |= strcmp(wanted, cell_name(&cells[i], name)) == 0;
+    for (size_t i = 0; i < sizeof routing_units / sizeof *routing_units; i++)
+        found |= strcmp(wanted, routing_units[i].name) == 0;
+    for (uint32_t i = 0; i < ORACLE_UNITS; i++)
+        found |= strcmp(wanted, oracle_name(i)) == 0;
+    return found;
+}
+
+static void run_units(suite *s, const request *q, const cell *cells, uint32_t n)
+{
+    bool wanted[CELL_MAX] = {0};
+    char name[CELL_NAME];
+    sample(cells, n, q->seed, wanted);
+    for (uint32_t i = 0; i < n; i++) {
+        if (q->only ? chosen(q, cell_name(&cells[i], name)) : q->all || wanted[i])
+            matrix_run(s, &cells[i]);
+    }
+    for (size_t i = 0; i < sizeof routing_units / sizeof *routing_units; i++) {
+        if (chosen(q, routing_units[i].name))
+            routing_run(s, routing_units[i].name, routing_units[i].copies);
+    }
+    if (chosen(q, memory_unit))
+        memory_run(s, memory_unit);
+    for (uint32_t i = 0; i < ORACLE_UNITS; i++) {
+        if (chosen(q, oracle_name(i)))
+            oracle_run(s, i);
+    }
+    matrix_done(s);
+}
+
+static int remove_entry(const char *path, const struct stat *st, int kind, struct FTW *at)
+{
+    (void)st, (void)kind, (void)at;
+    return remove(path);
+}
+
+/* Where everything is, as absolute paths: the children run in another folder. */
+typedef struct places {
+    char program[PATH_MAX], self[PATH_MAX], oracles[PATH_MAX], command[3 * PATH_MAX + 64];
+    char folder[PATH_MAX];
+} places;
+
+static bool find_places(places *p)
+{
+    const char *program = getenv("PPS"), *root = getenv("PPS_ROOT");
+    const char *oracles = getenv("PPS_ORACLES"), *temporary = getenv("TMPDIR");
+    char beside[PATH_MAX];
+    if (!program || !realpath(program, p->program) || !realpath("/proc/self/exe", p->self))
+        return false;
+    snprintf(beside, sizeof beside, "%s/../shared/oracles", root && *root ? root : ".");
+    oracles = oracles && *oracles ? oracles : beside;
+    if (!realpath(oracles, p->oracles))
+        snprintf(p->oracles, sizeof p->oracles, "%s", oracles);
+    snprintf(p->command, sizeof p->command, "PPS=%s PPS_ORACLES=%s %s", p->program, p->oracles,
+             p->self);
+    snprintf(p->folder, sizeof p->folder, "%s/pps-parity-XXXXXX",
+             temporary && *temporary ? temporary : P_tmpdir);
+    return mkdtemp(p->folder) != NULL;
+}
+
+int main(int argc, char **argv)
+{
+    static suite s; /* large, as the next two */
+    static cell cells[CELL_MAX];
+    static places at;
+    request q;
+    sigset_t child;
+    const char *limit = getenv("PPS_TEST_LIMIT");
+    uint32_t n = cells_all(cells);
+    if (!read_request(argc, argv, &q)) {
+        fprintf(stderr, "usage: parity [--all] [--seed N] [--only NAME] [--keep] [--list]\n");
+        return 2;
+    }
+    if (q.list) {
+        list_units(cells, n);
+        return 0;
+    }
+    if (q.only && !is_unit(q.only, cells, n)) {
+        fprintf(stderr, "parity: no unit is called '%s'; --list names them\n", q.only);
+        return 2;
+    }
+    if (!find_places(&at)) {
+        fprintf(stderr, "parity: PPS must name the program to test, and TMPDIR be writable\n");
+        return 2;
+    }
+    sigemptyset(&child); /* run.c waits for it */
+    sigaddset(&child, SIGCHLD);
+    sigprocmask(SIG_BLOCK, &child, NULL);
+    s.tool = (tool){at.program, at.folder,
+                    limit && *limit ? (unsigned)strtoul(limit, NULL, 10) : DEFAULT_LIMIT_S};
+    s.report.command = at.command;
+    s.oracles = at.oracles;
+    if (q.only)
+        printf("# %s\n", q.only);
+    else if (q.all)
+        printf("# every cell\n");
+    else
+        printf("# a sample of the cells with seed %llu\n", (unsigned long long)q.seed);
+    run_units(&s, &q, cells, n);
+    if (q.keep)
+        printf("# kept %s\n", at.folder);
+    else
+        nftw(at.folder, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
+    return report_end(&s.report) ? 0 : 1;
+}
