@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * dag.c: building, sealing, checking and printing the training DAG. What the nodes mean is for the
- * passes that add them.
+ * dag.c: building, sealing and checking the training DAG. What the nodes mean is for the passes
+ * that add them; its text form is dag_text.c's and dag_read.c's.
  */
 #include "ir/dag.h"
 
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -165,12 +164,13 @@ pps_status dag_seal(dag *d)
 pps_status dag_verify(const dag *d)
 {
     pps_span none = {0};
-#define CHECK(condition, ...)                                                    \
-    do {                                                                         \
-        if (!(condition)) {                                                      \
-            pps_error(d->program->st, none, 9901, "training DAG: " __VA_ARGS__); \
-            return PPS_ERR_INTERNAL;                                             \
-        }                                                                        \
+#define CHECK(condition, ...)                                                        \
+    do {                                                                             \
+        if (!(condition)) {                                                          \
+            if (d->program != NULL)                                                  \
+                pps_error(d->program->st, none, 9901, "training DAG: " __VA_ARGS__); \
+            return PPS_ERR_INTERNAL;                                                 \
+        }                                                                            \
     } while (0)
     uint32_t next = 0;
     for (uint32_t i = 0; i < d->n_runs; i++) {
@@ -200,51 +200,4 @@ pps_status dag_verify(const dag *d)
     }
 #undef CHECK
     return PPS_OK;
-}
-
-PPS_PRINTF(3, 4)
-static void out(ir_print_fn print, void *ud, const char *format, ...)
-{
-    char line[512];
-    va_list args;
-    va_start(args, format);
-    int n = vsnprintf(line, sizeof line, format, args);
-    va_end(args);
-    if (n > 0)
-        print(ud, line, (size_t)n < sizeof line ? (size_t)n : sizeof line - 1);
-}
-
-void dag_dump(const dag *d, ir_print_fn print, void *ud)
-{
-    char tags[128];
-    out(print, ud, "dag microbatches=%u groups=%u nodes=%u edges=%llu\n", d->n_mb, d->n_groups,
-        d->n_alive, (unsigned long long)d->n_node_edges);
-    for (uint32_t g = 0; g < d->n_groups; g++) {
-        out(print, ud, "group %u ranks", g);
-        for (uint32_t i = 0; i < d->groups[g].n_ranks; i++)
-            out(print, ud, " %u", d->group_ranks[d->groups[g].ranks + i]);
-        out(print, ud, "\n");
-    }
-    for (uint32_t s = 0; s < d->n_streams; s++)
-        out(print, ud, "stream %u %s\n", s, d->streams[s]);
-    for (uint32_t i = 0; i < d->n_runs; i++) {
-        static const char *const passes[] = {"F", "B", "BI", "BW"};
-        const dag_run *r = &d->runs[i];
-        out(print, ud, "%%%u = %s", i, plan_step_name(r->kind));
-        if (dag_per_step(r))
-            out(print, ud, " bucket=%u", r->chunk);
-        else
-            out(print, ud, " %s chunk=%u %s", passes[r->pass], r->chunk,
-                ir_tagset_text(d->graph, d->graph->chunks[r->chunk].tagset, tags, sizeof tags));
-        if (r->link != IR_NONE)
-            out(print, ud, " link=%u", r->link);
-        if (r->flags & PLAN_A2A_RETURN)
-            out(print, ud, " return");
-        if (r->pair != IR_NONE)
-            out(print, ud, " pair=%%%u", r->pair);
-        out(print, ud, " group=%u stream=%u x%u after", r->group, r->stream, r->n);
-        for (uint32_t k = 0; k < r->preds.n; k++)
-            out(print, ud, " %%%u", d->run_edges[r->preds.begin + k]);
-        out(print, ud, "\n");
-    }
 }

@@ -132,7 +132,20 @@ pps_status dag_add_edge(dag *d, uint32_t src_run, uint32_t dst_run);
 pps_status dag_seal(dag *d);
 /* Count alive nodes and their edges anew: after `split_bw` changed. */
 void dag_count(dag *d);
+/* Every invariant of this header; PPS_ERR_INTERNAL, with a message (E9901) if the DAG has a program. */
 pps_status dag_verify(const dag *d);
+
+/* dag_text.c: the DAG as text, which dag_read takes; the grammar stands there. */
 void dag_dump(const dag *d, ir_print_fn print, void *ud);
+
+typedef struct dag_read_error {
+    uint32_t line; /* from 1; 0: none */
+    char text[160];
+} dag_read_error;
+/* Read what dag_dump prints. *ret lies in `mem`, sealed; it has tags, but no program, spans or
+ * directives, and its `graph` has nothing beside the chunks' tags. Dumping it gives `text` again.
+ * Errors: PPS_ERR_SCRIPT with *ret_error for any other text, PPS_ERR_NOMEM. */
+pps_status dag_read(arena *mem, const char *text, size_t bytes, dag **ret,
+                    dag_read_error *ret_error);
 
 #endif

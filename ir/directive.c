@@ -83,9 +83,9 @@ static pps_status collect_one(tracer *tr, const pps_directive *d, uint32_t *curs
     return d->kind == PPS_DIR_ORDER ? add_order(tr, r) : add_directive(tr, r);
 }
 
-static pps_status collect(tracer *tr)
+pps_status ir_program_collect(ir_program *p)
 {
-    ir_program *p = &tr->program;
+    tracer *tr = (tracer *)p;
     p->n_directives = p->n_orders = p->n_rows = 0;
     p->has_train = false;
     uint32_t cursor = 0;
@@ -138,7 +138,7 @@ static pps_status build_graph(tracer *tr)
 pps_status ir_program_finish(ir_program *p)
 {
     tracer *tr = (tracer *)p;
-    PPS_TRY(collect(tr));
+    PPS_TRY(ir_program_collect(p));
     if (!p->has_train)
         return no_train(tr);
     PPS_TRY(build_graph(tr));

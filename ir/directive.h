@@ -113,6 +113,9 @@ typedef struct ir_program {
  * gone. */
 pps_status ir_open(pps_state *st, ir_program **ret);
 void ir_close(ir_program *p);
+/* After the script ended: the directives that count; what ir_program_finish begins with. Enough for
+ * who reads directives alone, with or without a train. */
+pps_status ir_program_collect(ir_program *p);
 /* After the script ended: collects the directives that count, resolves train, cuts the graph, checks the
  * names of tags (E0203, E0204). May be called again after more was run: it starts over, and `graph` is new.
  * The graph holds what train's loss needs and nothing else.

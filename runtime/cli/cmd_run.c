@@ -13,8 +13,9 @@
 #include "runtime/launch/launch.h"
 
 enum { DEFAULT_STEPS = 20 };
-/* The paced backend: a compute sleeps 2 ms, a communication half of that. */
-static const exec_paced_costs paced_costs = {.unit_ns = 2e6, .comm_ratio = 0.5};
+/* The paced backend: a compute sleeps 2 ms, communication altogether half as long as computing. */
+#define PACED_UNIT_NS 2e6
+#define PACED_COMM_SHARE 0.5
 
 static void on_step(void *ud, uint64_t step, double loss, double aux_loss, double ms)
 {
@@ -115,7 +116,7 @@ int cmd_run(const cli_options *options)
             .threads = options->rank_kind == CLI_THREADS,
             .backend = options->backend == CLI_BACKEND_PACED ? LAUNCH_PACED : LAUNCH_CPU,
             .plain_kernels = options->kernels == CLI_KERNELS_PLAIN,
-            .paced = paced_costs,
+            .paced = exec_paced_share(s.plans, PACED_UNIT_NS, PACED_COMM_SHARE),
             .trace = options->trace != NULL,
             .save_path = options->save,
             .save_gradients_path = options->save_gradients,

@@ -58,6 +58,8 @@ int cmd_view(const cli_options *options)
     pps_status status = session_plans(&s, options);
     if (status == PPS_OK)
         status = view_from_rows(s.program, &t);
+    if (status == PPS_OK)
+        t->title = s.script;
     if (status == PPS_OK && path)
         status = write_picture(&s, t, path);
     else if (status == PPS_OK)

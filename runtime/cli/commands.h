@@ -13,6 +13,8 @@ int cmd_rows(const cli_options *options);
 int cmd_plan(const cli_options *options);
 int cmd_dump(const cli_options *options);
 int cmd_view(const cli_options *options);
+int cmd_import(const cli_options *options);
+int cmd_export(const cli_options *options);
 
 #define CMD_RUN_EXAMPLE                                                     \
     "  pps run examples/quickstart.pps --steps 50 --trace out/trace.json\n" \
@@ -35,5 +37,11 @@ int cmd_view(const cli_options *options);
 #define CMD_VIEW_EXAMPLE                                       \
     "  pps view examples/quickstart.pps -o out/schedule.svg\n" \
     "      F blue, B green, BI cyan, BW yellow; overlapped pairs framed\n"
+#define CMD_IMPORT_EXAMPLE                                                                       \
+    "  pps import base.json --from piper-json --model 'qwen3_moe(stages=2)' -o base.pps\n"       \
+    "      a script that trains this model as the file says; without --model directives alone\n"
+#define CMD_EXPORT_EXAMPLE                                                      \
+    "  pps export examples/quickstart.pps --to piper-json -o quickstart.json\n" \
+    "      what Piper cannot say is refused, each with its place in the script\n"
 
 #endif

@@ -25,6 +25,10 @@ static const cli_command commands[] = {
      CMD_DUMP_EXAMPLE, CLI_DUMP, 1, 1, cmd_dump},
     {"view", "SCRIPT [-o FILE]", "Show the schedule: a grid in the terminal, or a picture",
      CMD_VIEW_EXAMPLE, CLI_VIEW, 1, 1, cmd_view},
+    {"import", "FILE [--model EXPRESSION]", "Turn Piper's JSON into a script", CMD_IMPORT_EXAMPLE,
+     CLI_IMPORT, 1, 1, cmd_import},
+    {"export", "SCRIPT [-o FILE]", "Write a script's directives as Piper's JSON",
+     CMD_EXPORT_EXAMPLE, CLI_EXPORT, 1, 1, cmd_export},
 };
 enum { N_COMMANDS = sizeof commands / sizeof commands[0] };
 
@@ -32,7 +36,7 @@ static void print_help(FILE *out)
 {
     fprintf(out, "pps: a scheduling language for distributed training\n\nusage:\n");
     for (size_t i = 0; i < N_COMMANDS; i++)
-        fprintf(out, "  pps %-6s%-32s %s\n", commands[i].name, commands[i].usage,
+        fprintf(out, "  pps %-7s%-31s %s\n", commands[i].name, commands[i].usage,
                 commands[i].summary);
     fprintf(out, "  pps %-38s %s\n", "COMMAND --help", "Its options, with an example");
     fprintf(out, "  pps %-38s %s\n", "--version", "The version");

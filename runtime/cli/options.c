@@ -40,7 +40,8 @@ typedef struct option_row {
 
 static const option_row option_rows[] = {
     {"help", 'h', OPTION_FLAG, FIELD(help), 0, CLI_ALL, NULL, "show this text"},
-    {NULL, 'D', OPTION_DEFINE, 0, 0, CLI_ALL & ~CLI_ROWS, "NAME=VALUE", "set a script parameter"},
+    {NULL, 'D', OPTION_DEFINE, 0, 0, CLI_ALL & ~(CLI_ROWS | CLI_IMPORT), "NAME=VALUE",
+     "set a script parameter"},
     {NULL, 'n', OPTION_COUNT, FIELD(ranks), 0, CLI_RUN | CLI_CHECK, "RANKS",
      "ranks to use; must be what the script places (the default)"},
     {"steps", 0, OPTION_COUNT, FIELD(steps), 0, CLI_RUN, "N", "training steps (20)"},
@@ -67,6 +68,14 @@ static const option_row option_rows[] = {
      "the stage of the compiler to print; `list` names them"},
     {NULL, 'o', OPTION_TEXT, FIELD(output), 0, CLI_VIEW, "FILE",
      "write a picture: .svg, or .json for Perfetto"},
+    {"from", 0, OPTION_CHOICE, FIELD(interchange), 0, CLI_IMPORT, "piper-json",
+     "what the file is (piper-json)"},
+    {"to", 0, OPTION_CHOICE, FIELD(interchange), 0, CLI_EXPORT, "piper-json",
+     "what to write (piper-json)"},
+    {"model", 0, OPTION_TEXT, FIELD(model), 0, CLI_IMPORT, "EXPRESSION",
+     "what to train, such as 'qwen3_moe(stages=4)'"},
+    {NULL, 'o', OPTION_TEXT, FIELD(output), 0, CLI_IMPORT | CLI_EXPORT, "FILE",
+     "write this file instead of stdout"},
     {"max-steps", 0, OPTION_COUNT, FIELD(max_steps), 0, CLI_ALL, "N",
      "stop a script after N steps of its evaluation (2000000000)"},
     {"max-memory", 0, OPTION_BYTES, FIELD(max_memory), 0, CLI_ALL, "BYTES",
@@ -114,7 +123,10 @@ static int unknown_option(const cli_command *command, const char *word)
             names[n++] = option_rows[i].name;
     }
     const char *bare = word + strspn(word, "-");
-    snprintf(name, sizeof name, "%.*s", (int)strcspn(bare, "="), bare);
+    size_t length = strcspn(bare, "=");
+    length = length < sizeof name ? length : sizeof name - 1;
+    memcpy(name, bare, length);
+    name[length] = '\0';
     const char *close = strncmp(word, "--", 2) == 0 ? pps_did_you_mean(name, names, n) : NULL;
     snprintf(detail, sizeof detail, "'%.60s'%s%s%s", word, close ? "; did you mean '--" : "",
              close ? close : "", close ? "'?" : "");

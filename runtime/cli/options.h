@@ -34,7 +34,8 @@ typedef struct cli_options {
     uint32_t backend;               /* cli_backend */
     uint32_t rank_kind;             /* cli_rank_kind */
     uint32_t kernels;               /* cli_kernels */
-    const char *stage, *output, *trace, *save, *save_gradients;
+    uint32_t interchange;           /* --from, --to: Piper's JSON is all there is */
+    const char *stage, *output, *trace, *save, *save_gradients, *model;
     char *storage; /* split copies of the -D words */
 } cli_options;
 
@@ -61,7 +62,9 @@ enum { /* cli_command.bit */
        CLI_PLAN = 8,
        CLI_DUMP = 16,
        CLI_VIEW = 32,
-       CLI_ALL = 63
+       CLI_IMPORT = 64,
+       CLI_EXPORT = 128,
+       CLI_ALL = 255
 };
 
 /* Parse argv after the command's name. Returns CLI_EXIT_OK, or CLI_EXIT_USAGE after a message on

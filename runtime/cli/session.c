@@ -6,6 +6,7 @@
  */
 #include "runtime/cli/session.h"
 
+#include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -70,7 +71,7 @@ void session_done(session *s)
     *s = (session){0};
 }
 
-pps_status session_script(session *s)
+pps_status session_eval(session *s)
 {
     s->script = s->options->words[0];
     for (uint32_t i = 0; i < s->options->n_defines; i++)
@@ -83,7 +84,12 @@ pps_status session_script(session *s)
     s->script_dir = s->loader.root;
     status = pps_eval(s->st, s->script, source.resolved, source.text, source.bytes);
     loader_release(NULL, &source);
-    PPS_TRY(status);
+    return status;
+}
+
+pps_status session_script(session *s)
+{
+    PPS_TRY(session_eval(s));
     return ir_program_finish(s->program);
 }
 
@@ -139,6 +145,19 @@ pps_status session_rows(session *s, const char *expression)
     pps_value rows;
     PPS_TRY(pps_eval_expr(s->st, "rows", expression, strlen(expression), "schedules", &rows));
     return ir_rows_from_value(s->program, rows, NULL);
+}
+
+pps_status session_output(session *s, const char *path, const char *text)
+{
+    FILE *file = path ? fopen(path, "wb") : stdout;
+    bool ok = file && fputs(text, file) >= 0;
+    if (file && path)
+        ok = fclose(file) == 0 && ok;
+    if (ok)
+        return PPS_OK;
+    pps_error(s->st, (pps_span){0}, 974, "cannot write '%s': %s", path ? path : "stdout",
+              strerror(errno));
+    return PPS_ERR_MACHINE;
 }
 
 int session_end(session *s, pps_status status)

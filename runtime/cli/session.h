@@ -28,8 +28,9 @@ typedef struct session {
 pps_status session_open(session *s, const cli_options *options);
 void session_done(session *s);
 
-/* Run the script named by the command line's first word, with its -D parameters; then take its
- * directives apart. */
+/* Run the script named by the command line's first word, with its -D parameters. */
+pps_status session_eval(session *s);
+/* The same; then take its directives apart. */
 pps_status session_script(session *s);
 /* Compile what the script made. `stage` is a stage to print onto stdout, or NULL. Checks -n. */
 pps_status session_compile(session *s, const char *stage);
@@ -38,6 +39,9 @@ pps_status session_plans(session *s, const cli_options *options);
 
 /* The schedule's rows by `expression`, with the stdlib's schedules in scope, into s->program. */
 pps_status session_rows(session *s, const char *expression);
+
+/* Write `text` to the file `path`, or to stdout when that is NULL. */
+pps_status session_output(session *s, const char *path, const char *text);
 
 /* Ctrl-C interrupts the script from session_open to this call, which gives SIGINT back. */
 void session_release_sigint(void);

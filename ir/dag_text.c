@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * dag_text.c: a training DAG as text that reads back (dag_read.c), one line per thing, in this
+ * order:
+ *
+ *   dag microbatches=4 tag=MB groups=2 ranks=4 streams=3 chunks=5 links=4 buckets=2 runs=31
+ * nodes=.. edges=.. group 0 ranks 0 2 stream 1 "pp" chunk 1 {PP: 0, EP: 0} group=0 ep=2 split
+ * chunk=1 mb 0..3 5                    whose backward is BI and BW; the rest is whole link 0
+ * tensor=7 from 0.0 to 1.0 carrier=0 grad rows@to bucket 0 group=0 reduced params 4 3 %2 = send F
+ * chunk=1 link=0 pair=%3 group=0 stream=1 x4 after %0 %9 = all_reduce bucket=0 group=0 stream=2 x1
+ * after %1 %4
+ *
+ * Things are numbered from 0 without gaps. Indices in braces are regions; `from 0.1` is output 1 of
+ * chunk 0, `to 3.0` input 0 of chunk 3. Left out: spans and directives, which belong to a script.
+ */
+#include "ir/dag.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+typedef struct sink {
+    ir_print_fn print;
+    void *ud;
+} sink;
+
+PPS_PRINTF(2, 3)
+static void put(const sink *s, const char *format, ...)
+{
+    char line[256];
+    va_list args;
+    va_start(args, format);
+    int n = vsnprintf(line, sizeof line, format, args);
+    va_end(args);
+    if (n > 0)
+        s->print(s->ud, line, (size_t)n < sizeof line ? (size_t)n : sizeof line - 1);
+}
+
+static void put_text(const sink *s, const char *text) /* of any length */
+{
+    s->print(s->ud, text, strlen(text));
+}
+
+/* A stream may have any name: what could end the string or the line is written \xNN. */
+static void put_quoted(const sink *s, const char *text)
+{
+    put_text(s, "\"");
+    for (const char *c = text; *c; c++) {
+        size_t n = strcspn(c, "\"\\\n\r\t");
+        s->print(s->ud, c, n);
+        c += n;
+        if (!*c)
+            break;
+        put(s, "\\x%02x", (unsigned char)*c);
+    }
+    put_text(s, "\"");
+}
+
+static void put_chunk(const sink *s, const dag *d, uint32_t c)
+{
+    const ir_graph *g = d->graph;
+    const ir_tagset *set = &g->tagsets[g->chunks[c].tagset];
+    put(s, "chunk %u {", c);
+    for (uint32_t i = 0; i < set->n; i++) {
+        put_text(s, i > 0 ? ", " : "");
+        put_text(s, g->tags[set->begin + i].name);
+        put(s, ": %u", g->tags[set->begin + i].index);
+    }
+    put(s, "} group=%u ep=%u\n", d->chunks[c].group, d->chunks[c].ep);
+}
+
+static void put_split(const sink *s, const dag *d, uint32_t c)
+{
+    bool any = false;
+    for (uint32_t m = 0; m < d->n_mb; m++) {
+        uint32_t end = m;
+        while (end < d->n_mb && dag_split(d, c, end))
+            end++;
+        if (end == m)
+            continue;
+        if (!any)
+            put(s, "split chunk=%u mb", c);
+        any = true;
+        if (end == m + 1)
+            put(s, " %u", m);
+        else
+            put(s, " %u..%u", m, end);
+        m = end;
+    }
+    if (any)
+        put_text(s, "\n");
+}
+
+static void put_link(const sink *s, const dag *d, uint32_t l)
+{
+    static const char *const exchanges[] = {
+        [DAG_NO_EXCHANGE] = NULL, [DAG_EXCHANGE_ROWS] = "rows", [DAG_EXCHANGE_COUNTS] = "counts"};
+    const dag_link *k = &d->links[l];
+    put(s, "link %u tensor=%u from %u.%u to %u.%u carrier=%u%s", l, k->tensor, k->src, k->src_out,
+        k->dst, k->dst_in, k->carrier, k->grad ? " grad" : "");
+    if (k->exchange != DAG_NO_EXCHANGE)
+        put(s, " %s@%s", exchanges[k->exchange], k->exchange_at_dst ? "to" : "from");
+    put_text(s, "\n");
+}
+
+static void put_run(const sink *s, const dag *d, uint32_t i)
+{
+    static const char *const passes[] = {"F", "B", "B", "BW"};
+    const dag_run *r = &d->runs[i];
+    put(s, "%%%u = %s", i, plan_step_name(r->kind));
+    if (dag_per_step(r))
+        put(s, " bucket=%u", r->chunk);
+    else
+        put(s, " %s chunk=%u", passes[r->pass], r->chunk);
+    if (r->link != IR_NONE)
+        put(s, " link=%u", r->link);
+    if (r->flags & PLAN_A2A_RETURN)
+        put_text(s, " return");
+    if (r->pair != IR_NONE)
+        put(s, " pair=%%%u", r->pair);
+    put(s, " group=%u stream=%u x%u after", r->group, r->stream, r->n);
+    if (r->preds.n == 0)
+        put_text(s, " -");
+    for (uint32_t k = 0; k < r->preds.n; k++)
+        put(s, " %%%u", d->run_edges[r->preds.begin + k]);
+    put_text(s, "\n");
+}
+
+void dag_dump(const dag *d, ir_print_fn print, void *ud)
+{
+    const sink s = {print, ud};
+    uint32_t n_chunks = d->graph->n_chunks;
+    put(&s, "dag microbatches=%u tag=", d->n_mb);
+    put_text(&s, d->mb_tag);
+    put(&s, " groups=%u ranks=%u streams=%u chunks=%u links=%u buckets=%u runs=%u", d->n_groups,
+        d->n_ranks, d->n_streams, n_chunks, d->n_links, d->n_buckets, d->n_runs);
+    put(&s, " nodes=%u edges=%llu\n", d->n_alive, (unsigned long long)d->n_node_edges);
+    for (uint32_t g = 0; g < d->n_groups; g++) {
+        put(&s, "group %u ranks", g);
+        for (uint32_t i = 0; i < d->groups[g].n_ranks; i++)
+            put(&s, " %u", d->group_ranks[d->groups[g].ranks + i]);
+        put_text(&s, "\n");
+    }
+    for (uint32_t i = 0; i < d->n_streams; i++) {
+        put(&s, "stream %u ", i);
+        put_quoted(&s, d->streams[i]);
+        put_text(&s, "\n");
+    }
+    for (uint32_t c = 0; c < n_chunks; c++)
+        put_chunk(&s, d, c);
+    for (uint32_t c = 0; c < n_chunks; c++)
+        put_split(&s, d, c);
+    for (uint32_t l = 0; l < d->n_links; l++)
+        put_link(&s, d, l);
+    for (uint32_t b = 0; b < d->n_buckets; b++) {
+        const dag_bucket *k = &d->buckets[b];
+        put(&s, "bucket %u group=%u%s params", b, k->group, k->reduced ? " reduced" : "");
+        for (uint32_t i = 0; i < k->n; i++)
+            put(&s, " %u", d->bucket_params[k->first + i]);
+        put_text(&s, "\n");
+    }
+    for (uint32_t i = 0; i < d->n_runs; i++)
+        put_run(&s, d, i);
+}
