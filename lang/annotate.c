@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Model calls and the regions inside them. A region's index is the number of earlier entries into its
- * tag since the outermost model call began. Whatever way a region or model is left (its end, `break`,
- * `return`, an error), the hooks hear of it once.
+ * Model calls and the regions inside them. A region's index is the number of earlier entries into
+ * its tag since the outermost model call began. Whatever way a region or model is left (its end,
+ * `break`, `return`, an error), the hooks hear of it once.
  */
 #include "lang/vm.h"
 
@@ -63,8 +63,8 @@ pps_status annotate_enter(pps_state *st, const bc_annotate *a, value *ret_index)
         return outside_model(st, a);
     PPS_TRY(next_index(st, a->tag, &index));
     void *array = vm->annotations;
-    PPS_TRY(vm_reserve(st, &array, &vm->cap_annotations, vm->n_annotations + 1,
-                       sizeof(annotation)));
+    PPS_TRY(
+        vm_reserve(st, &array, &vm->cap_annotations, vm->n_annotations + 1, sizeof(annotation)));
     vm->annotations = array;
     if (st->hooks.on_annotate)
         PPS_TRY(st->hooks.on_annotate(st->hooks.ud, st, true, a->tag, index, a->span));

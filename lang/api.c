@@ -111,7 +111,8 @@ static pps_status check_params(pps_state *st, const ast_file *file)
     uint32_t n = 0, cap = 0;
     const char **names = NULL;
     pps_status status = PPS_OK;
-    for (const ast_node *s = file->root ? file->root->a : NULL; s && status == PPS_OK; s = s->next) {
+    for (const ast_node *s = file->root ? file->root->a : NULL; s && status == PPS_OK;
+         s = s->next) {
         if (s->kind != AST_PARAM)
             continue;
         void *array = (void *)names;

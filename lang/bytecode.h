@@ -4,8 +4,8 @@
  *
  *   an instruction   31..24 C | 23..16 B | 15..8 A | 7..0 opcode      Bx = C and B together
  *
- * A function's code, constants and tables live in the code arena of the VM and as long as the state.
- * The tables beside the code serve messages alone; running reads none of them.
+ * A function's code, constants and tables live in the code arena of the VM and as long as the
+ * state. The tables beside the code serve messages alone; running reads none of them.
  */
 #ifndef PPS_BYTECODE_H
 #define PPS_BYTECODE_H
@@ -80,15 +80,15 @@ typedef struct bc_names {
 } bc_names;
 
 typedef enum bc_clause_type { /* the types of clauses.def */
-    BC_CLAUSE_INT,
-    BC_CLAUSE_NUMBER,
-    BC_CLAUSE_BOOL,
-    BC_CLAUSE_STRING,
-    BC_CLAUSE_STREAM,
-    BC_CLAUSE_DEVICES,
-    BC_CLAUSE_NAME,
-    BC_CLAUSE_DATA,
-    BC_CLAUSE_OPTIMIZER,
+                              BC_CLAUSE_INT,
+                              BC_CLAUSE_NUMBER,
+                              BC_CLAUSE_BOOL,
+                              BC_CLAUSE_STRING,
+                              BC_CLAUSE_STREAM,
+                              BC_CLAUSE_DEVICES,
+                              BC_CLAUSE_NAME,
+                              BC_CLAUSE_DATA,
+                              BC_CLAUSE_OPTIMIZER,
 } bc_clause_type;
 
 typedef struct bc_directive {
@@ -116,8 +116,8 @@ typedef struct bc_proto {
     struct module *mod;
     bool is_model, is_main;
     uint32_t n_params, n_required, n_regs;
-    uint32_t body; /* where the code begins when no default is needed */
-    uint32_t cost; /* steps charged by a call: the words before the first jump */
+    uint32_t body;        /* where the code begins when no default is needed */
+    uint32_t cost;        /* steps charged by a call: the words before the first jump */
     uint32_t origin_base; /* origin id of code position 0 */
     uint32_t n_code, n_consts, n_protos, n_upvalues, n_names, n_locals, n_iters, n_args;
     uint32_t n_filters, n_name_lists, n_directives, n_annotates;
@@ -144,7 +144,7 @@ const char *bc_op_words(bc_op op);
 /* The span of operand `index` of the instruction whose last word is at `pc`; false when unknown. */
 bool bc_arg_span(const bc_proto *p, uint32_t pc, uint32_t index, pps_span *ret);
 /* Print a function and those inside it, one instruction per line, no pointers. */
-void bc_dump(pps_state *st, const bc_proto *p,
-             void (*print)(void *ud, const char *text, size_t n), void *ud);
+void bc_dump(pps_state *st, const bc_proto *p, void (*print)(void *ud, const char *text, size_t n),
+             void *ud);
 
 #endif

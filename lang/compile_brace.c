@@ -124,9 +124,9 @@ void brace_to(compiler *c, const ast_node *n, uint32_t reg)
             key = e;
     }
     if (tag && key) {
-        pps_diag *d =
-            pps_diag_start(c->st, PPS_SEV_ERROR, 14, n->span,
-                           "this mixes a filter (tag names without quotes) and a map (quoted keys)");
+        pps_diag *d = pps_diag_start(
+            c->st, PPS_SEV_ERROR, 14, n->span,
+            "this mixes a filter (tag names without quotes) and a map (quoted keys)");
         pps_diag_also(d, tag->span, "an entry of a filter");
         pps_diag_also(d, key->span, "an entry of a map");
         fail(c, pps_diag_done(d));

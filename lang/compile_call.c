@@ -4,8 +4,8 @@
  *
  *   R[A] callee | positional arguments ... | named arguments ...       the result replaces R[A]
  *
- * A function's code begins with one piece per parameter that has a default: it evaluates the default
- * when the argument was left out. Calls that give every argument begin behind these pieces.
+ * A function's code begins with one piece per parameter that has a default: it evaluates the
+ * default when the argument was left out. Calls that give every argument begin behind these pieces.
  */
 #include "lang/compile_state.h"
 

@@ -8,14 +8,22 @@
 
 #include <string.h>
 
+/* Lack of memory outranks mistakes: from then on nothing grows and nothing more is reported. */
 void fail(compiler *c, pps_status status)
 {
-    if (c->status == PPS_OK)
+    if (c->status == PPS_OK || (c->status == PPS_ERR_SCRIPT && status != PPS_ERR_SCRIPT))
         c->status = status;
+}
+
+static bool out_of_memory(const compiler *c)
+{
+    return c->status != PPS_OK && c->status != PPS_ERR_SCRIPT;
 }
 
 bool grow(compiler *c, void **array, uint32_t *cap, uint32_t n, size_t elem_bytes)
 {
+    if (out_of_memory(c))
+        return false;
     pps_status status = vm_reserve(c->st, array, cap, n, elem_bytes);
     if (status != PPS_OK)
         fail(c, status);
@@ -23,13 +31,13 @@ bool grow(compiler *c, void **array, uint32_t *cap, uint32_t n, size_t elem_byte
 }
 
 /* Append `item` to p->`field`, counted by p->n_`field`. */
-#define APPEND(c, array, n, cap, item)                                                             \
-    do {                                                                                           \
-        void *append_ptr_ = (void *)(array);                                                       \
-        if (grow((c), &append_ptr_, &(cap), (n) + 1, sizeof(*(array)))) {                          \
-            (array) = append_ptr_;                                                                 \
-            (array)[(n)++] = (item);                                                               \
-        }                                                                                          \
+#define APPEND(c, array, n, cap, item)                                    \
+    do {                                                                  \
+        void *append_ptr_ = (void *)(array);                              \
+        if (grow((c), &append_ptr_, &(cap), (n) + 1, sizeof(*(array)))) { \
+            (array) = append_ptr_;                                        \
+            (array)[(n)++] = (item);                                      \
+        }                                                                 \
     } while (0)
 
 /* ---- Code ------------------------------------------------------------------------------------ */
@@ -69,7 +77,7 @@ uint32_t label(compiler *c)
 void patch_here(compiler *c, uint32_t jumps)
 {
     uint32_t target = label(c);
-    if (c->status == PPS_ERR_NOMEM || c->status == PPS_ERR_LIMIT)
+    if (out_of_memory(c))
         return; /* words may be missing */
     while (jumps != NO_JUMP) {
         uint32_t next = c->fs->p->code[jumps];
@@ -128,9 +136,10 @@ uint32_t new_temps(compiler *c, uint32_t n, pps_span span)
     uint32_t first = fs->free;
     if (first + n > BC_MAX_REGS) {
         if (c->status == PPS_OK) {
-            pps_diag *d = pps_diag_start(c->st, PPS_SEV_ERROR, 111, span,
-                                         "`%s` needs more than %d variables and intermediate values",
-                                         fs->p->name, BC_MAX_REGS);
+            pps_diag *d =
+                pps_diag_start(c->st, PPS_SEV_ERROR, 111, span,
+                               "`%s` needs more than %d variables and intermediate values",
+                               fs->p->name, BC_MAX_REGS);
             pps_diag_help(d, "move a part of it into a function of its own");
             fail(c, pps_diag_done(d));
         }
@@ -238,7 +247,7 @@ static void mark_captured(fn_state *fs, local *l)
 /* The upvalue of `fs` for `name`, through all functions between it and the variable; -1: none. */
 static int find_upvalue(compiler *c, fn_state *fs, const char *name)
 {
-    if (!fs->outer)
+    if (!fs->outer || out_of_memory(c))
         return -1;
     for (uint32_t i = 0; i < fs->p->n_upvalues; i++)
         if (fs->p->upvalues[i].name == name)
@@ -252,7 +261,7 @@ static int find_upvalue(compiler *c, fn_state *fs, const char *name)
         up.span = l->span;
     } else {
         int outer = find_upvalue(c, fs->outer, name);
-        if (outer < 0)
+        if (outer < 0 || out_of_memory(c))
             return -1;
         up.index = (uint8_t)outer;
         up.span = fs->outer->p->upvalues[outer].span;
@@ -325,6 +334,8 @@ static const char *similar_name(compiler *c, const char *name, bool assigning)
 
 void no_such_name(compiler *c, const char *name, pps_span span, bool assigning)
 {
+    if (out_of_memory(c))
+        return;
     for (uint32_t i = 0; i < c->n_bad_names; i++)
         if (c->bad_names[i] == name)
             return; /* follows from the first report */
@@ -339,8 +350,8 @@ void no_such_name(compiler *c, const char *name, pps_span span, bool assigning)
     } else {
         d = pps_diag_start(c->st, PPS_SEV_ERROR, 102, span, "no variable `%s` to assign", name);
         if (vm_builtin(c->st, name, &unused))
-            pps_diag_note(d, "`%s` is a builtin; `let %s = ...` makes a variable of that name", name,
-                          name);
+            pps_diag_note(d, "`%s` is a builtin; `let %s = ...` makes a variable of that name",
+                          name, name);
         else if (similar)
             pps_diag_help(d, "`let %s = ...` makes one; did you mean `%s`?", name, similar);
         else
@@ -349,7 +360,8 @@ void no_such_name(compiler *c, const char *name, pps_span span, bool assigning)
     fail(c, pps_diag_done(d));
 }
 
-/* ---- Operands and calls ----------------------------------------------------------------------- */
+/* ---- Operands and calls -----------------------------------------------------------------------
+ */
 
 static void collect_assigned(compiler *c, const ast_node *n, bool inside, int depth)
 {
@@ -359,8 +371,8 @@ static void collect_assigned(compiler *c, const ast_node *n, bool inside, int de
             in = true;
         if (inside && (n->kind == AST_ASSIGN || n->kind == AST_AUG_ASSIGN) &&
             n->a->kind == AST_NAME)
-            APPEND(c, c->fs->assigned_inside, c->fs->n_assigned_inside,
-                   c->fs->cap_assigned_inside, n->a->name);
+            APPEND(c, c->fs->assigned_inside, c->fs->n_assigned_inside, c->fs->cap_assigned_inside,
+                   n->a->name);
         collect_assigned(c, n->a, in, depth + 1);
         collect_assigned(c, n->b, in, depth + 1);
         collect_assigned(c, n->c, in, depth + 1);
@@ -393,14 +405,15 @@ bool may_change_during(compiler *c, const char *name, const ast_node *later)
     return false;
 }
 
-/* ---- Functions -------------------------------------------------------------------------------- */
+/* ---- Functions --------------------------------------------------------------------------------
+ */
 
 bool enter(compiler *c, pps_span span)
 {
     if (++c->depth <= MAX_NESTING)
         return true;
     if (c->status == PPS_OK)
-        fail(c, pps_error(c->st, span, 111, "nested deeper than %d levels", MAX_NESTING));
+        fail(c, pps_error(c->st, span, 20, "nested deeper than %d levels", MAX_NESTING));
     return false;
 }
 
@@ -435,11 +448,11 @@ static void settle(compiler *c, void **array, uint32_t n, uint32_t cap, size_t e
     heap_free(c->st, grown, cap * elem_bytes);
     *array = kept;
 }
-#define SETTLE(field, n, cap)                                                                      \
-    do {                                                                                           \
-        void *settle_ptr_ = (void *)p->field;                                                      \
-        settle(c, &settle_ptr_, n, fs->cap, sizeof(*p->field));                                    \
-        p->field = settle_ptr_;                                                                    \
+#define SETTLE(field, n, cap)                                   \
+    do {                                                        \
+        void *settle_ptr_ = (void *)p->field;                   \
+        settle(c, &settle_ptr_, n, fs->cap, sizeof(*p->field)); \
+        p->field = settle_ptr_;                                 \
     } while (0)
 
 /* Steps a call costs: the words up to and with the first that may leave the straight line. */
@@ -486,8 +499,7 @@ bc_proto *fn_end(compiler *c)
     SETTLE(directives, p->n_directives, cap_directives);
     SETTLE(annotates, p->n_annotates, cap_annotates);
     heap_free(c->st, fs->locals, fs->cap_locals * sizeof(*fs->locals));
-    heap_free(c->st, fs->assigned_inside,
-              fs->cap_assigned_inside * sizeof(*fs->assigned_inside));
+    heap_free(c->st, fs->assigned_inside, fs->cap_assigned_inside * sizeof(*fs->assigned_inside));
     if (c->status == PPS_OK && !(ret = vm_new(c->st, sizeof(*ret))))
         fail(c, PPS_ERR_NOMEM);
     if (c->status != PPS_OK)

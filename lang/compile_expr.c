@@ -169,6 +169,16 @@ uint32_t operand(compiler *c, const ast_node *n, const ast_node *later)
     return expr_any(c, n);
 }
 
+/* The same, but what needs a temporary is computed in `reg`, the result's own, if that is one: a
+ * long chain of operators then takes one register, not one for each. */
+static uint32_t operand_in(compiler *c, const ast_node *n, const ast_node *later, uint32_t reg)
+{
+    if (n->kind == AST_NAME || !is_temp(c, reg))
+        return operand(c, n, later);
+    expr_to(c, n, reg);
+    return reg;
+}
+
 /* ---- Operators ------------------------------------------------------------------------------- */
 
 static bc_op binary_op(ast_op op, bool right_constant)
@@ -233,7 +243,7 @@ void arithmetic(compiler *c, ast_op op, uint32_t reg, uint32_t left, const ast_n
     if (takes_constant(op) && small_constant(c, right, false, &k)) {
         emit(c, bc_abc(binary_op(op, true), reg, left, k), span);
     } else {
-        uint32_t r = expr_any(c, right);
+        uint32_t r = left == reg ? expr_any(c, right) : operand_in(c, right, NULL, reg);
         bool swap = op == AST_OP_GT || op == AST_OP_GE;
         emit(c, bc_abc(binary_op(op, false), reg, swap ? r : left, swap ? left : r), span);
     }
@@ -296,6 +306,26 @@ static void row_to(compiler *c, const ast_node *n, uint32_t reg)
     heap_free(c->st, nodes, cap * sizeof(*nodes));
 }
 
+/* xs += [a, b]: the same without the list on the right. */
+void list_add_to(compiler *c, const ast_node *n, uint32_t reg)
+{
+    uint32_t saved = c->fs->free, first = saved, count = 0;
+    for (const ast_node *item = n->a; item; item = item->next, count++)
+        expr_next(c, item);
+    emit(c, bc_abc(BC_LISTEXTEND, reg, first, count), n->span);
+    c->fs->free = saved;
+}
+
+bool is_short_list(const ast_node *n)
+{
+    uint32_t count = 0;
+    if (n->kind != AST_LIST)
+        return false;
+    for (const ast_node *item = n->a; item && count <= ROW_AT_ONCE; item = item->next)
+        count++;
+    return count <= ROW_AT_ONCE;
+}
+
 /* row += a -> b: all operands first, then each is appended, without the list on the right. */
 void row_add_to(compiler *c, const ast_node *n, uint32_t reg)
 {
@@ -333,7 +363,7 @@ static void binary_to(compiler *c, const ast_node *n, uint32_t reg)
     } else if (op == AST_OP_ARROW) {
         row_to(c, n, reg);
     } else {
-        uint32_t left = operand(c, n->a, n->b);
+        uint32_t left = operand_in(c, n->a, n->b, reg);
         arithmetic(c, op, reg, left, n->b, n->a, n->span);
     }
 }
@@ -353,11 +383,11 @@ static void compare_jump(compiler *c, const ast_node *n, bool sense, uint32_t *j
     if (op == AST_OP_NE)
         sense = !sense;
     if (small_constant(c, n->b, equality, &k)) {
-        bc_op jump = equality            ? BC_JEQK
-                     : op == AST_OP_LT   ? BC_JLTK
-                     : op == AST_OP_LE   ? BC_JLEK
-                     : op == AST_OP_GT   ? BC_JGTK
-                                         : BC_JGEK;
+        bc_op jump = equality          ? BC_JEQK
+                     : op == AST_OP_LT ? BC_JLTK
+                     : op == AST_OP_LE ? BC_JLEK
+                     : op == AST_OP_GT ? BC_JGTK
+                                       : BC_JGEK;
         emit_jump(c, bc_abc(jump, left, k, sense), jumps, n->span);
     } else {
         uint32_t right = expr_any(c, n->b);
@@ -446,7 +476,7 @@ static void slice_to(compiler *c, const ast_node *n, uint32_t reg)
 
 static void index_to(compiler *c, const ast_node *n, uint32_t reg)
 {
-    uint32_t object_reg = operand(c, n->a, n->b);
+    uint32_t object_reg = operand_in(c, n->a, n->b, reg);
     uint32_t key = expr_any(c, n->b);
     emit(c, bc_abc(BC_INDEX, reg, object_reg, key), n->span);
     note_arg(c, 0, n->a->span);
@@ -495,7 +525,7 @@ void expr_to(compiler *c, const ast_node *n, uint32_t reg)
         slice_to(c, n, reg);
         break;
     case AST_FIELD:
-        r = expr_any(c, n->a);
+        r = operand_in(c, n->a, NULL, reg);
         emit(c, bc_abc(BC_FIELD, reg, r, 0), n->span);
         emit_word(c, name_index(c, n->name), n->span);
         note_arg(c, 0, n->name_span);
@@ -516,7 +546,7 @@ void expr_to(compiler *c, const ast_node *n, uint32_t reg)
         if (number_literal(n, 0, &v)) {
             load_constant(c, reg, v, n->span);
         } else {
-            r = expr_any(c, n->a);
+            r = operand_in(c, n->a, NULL, reg);
             emit(c, bc_abc(n->op == AST_OP_NOT ? BC_NOT : BC_NEG, reg, r, 0), n->span);
             note_arg(c, 0, n->a->span);
         }

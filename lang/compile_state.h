@@ -7,11 +7,11 @@
  *                              0                                 n_local_regs              free
  *
  * An expression's value goes where its user wants it: `expr_to` a given register, `expr_any` the
- * variable's own register or a new temporary. Only the last instruction of an expression may write a
- * local's register; whatever writes early (a list, a call) goes through a temporary.
+ * variable's own register or a new temporary. Only the last instruction of an expression may write
+ * a local's register; whatever writes early (a list, a call) goes through a temporary.
  *
- * The first failure sticks in compiler.status; emitting goes on, harmlessly, so that callers need no
- * checks and several errors are found in one run.
+ * The first failure sticks in compiler.status; emitting goes on, harmlessly, so that callers need
+ * no checks and several errors are found in one run.
  */
 #ifndef PPS_COMPILE_STATE_H
 #define PPS_COMPILE_STATE_H
@@ -54,7 +54,7 @@ typedef struct fn_state {
     local *locals;
     uint32_t n_locals, cap_locals;
     uint32_t n_local_regs, free;
-    uint32_t n_annotations; /* open regions */
+    uint32_t n_annotations;       /* open regions */
     const char **assigned_inside; /* names that functions inside assign to */
     uint32_t n_assigned_inside, cap_assigned_inside;
     /* growing tables, copied into the code arena when the function is done */
@@ -81,7 +81,8 @@ typedef struct name_ref {
     value v;        /* NAME_VALUE: a builtin, or a global of `use` */
 } name_ref;
 
-/* ---- compile_emit.c: code, constants, registers, scopes, names --------------------------------- */
+/* ---- compile_emit.c: code, constants, registers, scopes, names ---------------------------------
+ */
 void fail(compiler *c, pps_status status); /* keeps the first */
 bool grow(compiler *c, void **array, uint32_t *cap, uint32_t n, size_t elem_bytes);
 uint32_t emit(compiler *c, uint32_t instruction, pps_span span); /* its position */
@@ -90,7 +91,7 @@ void emit_word(compiler *c, uint32_t word, pps_span span);
 void emit_jump(compiler *c, uint32_t instruction, uint32_t *jumps, pps_span span);
 void emit_jump_to(compiler *c, uint32_t instruction, uint32_t target, pps_span span);
 void patch_here(compiler *c, uint32_t jumps);
-uint32_t label(compiler *c);              /* the next position, which something jumps to */
+uint32_t label(compiler *c); /* the next position, which something jumps to */
 void note_arg(compiler *c, uint32_t index, pps_span span); /* operand of the last instruction */
 uint32_t constant(compiler *c, value v);
 uint32_t name_index(compiler *c, const char *name);
@@ -108,11 +109,12 @@ name_ref resolve(compiler *c, const char *name);
 void no_such_name(compiler *c, const char *name, pps_span span, bool assigning);
 bool may_change_during(compiler *c, const char *name, const ast_node *later);
 void fn_begin(compiler *c, fn_state *fs, const char *name, pps_span span, const ast_node *body);
-bc_proto *fn_end(compiler *c); /* the finished function, NULL after a failure */
-bool enter(compiler *c, pps_span span); /* one level deeper; E0111 past MAX_NESTING */
+bc_proto *fn_end(compiler *c);          /* the finished function, NULL after a failure */
+bool enter(compiler *c, pps_span span); /* one level deeper; E0020 past MAX_NESTING */
 void leave(compiler *c);
 
-/* ---- compile_expr.c ---------------------------------------------------------------------------- */
+/* ---- compile_expr.c ----------------------------------------------------------------------------
+ */
 void expr_to(compiler *c, const ast_node *n, uint32_t reg);
 uint32_t expr_any(compiler *c, const ast_node *n);
 uint32_t expr_next(compiler *c, const ast_node *n); /* in a new temporary */
@@ -126,18 +128,23 @@ void condition(compiler *c, const ast_node *n, bool sense, uint32_t *jumps);
 bool literal(compiler *c, const ast_node *n, value *ret); /* numbers folded; strings made */
 bool is_number(value v);
 void load_name(compiler *c, const ast_node *n, uint32_t reg);
-void row_add_to(compiler *c, const ast_node *n, uint32_t reg); /* reg += a -> b */
+void row_add_to(compiler *c, const ast_node *n, uint32_t reg);  /* reg += a -> b */
+void list_add_to(compiler *c, const ast_node *n, uint32_t reg); /* reg += [a, b] */
+bool is_short_list(const ast_node *n); /* a list literal that list_add_to takes */
 
-/* ---- compile_brace.c ------------------------------------------------------------------------------ */
+/* ---- compile_brace.c
+ * ------------------------------------------------------------------------------ */
 void brace_to(compiler *c, const ast_node *n, uint32_t reg); /* filters and maps */
 void list_to(compiler *c, const ast_node *n, uint32_t reg);
 void comprehension_to(compiler *c, const ast_node *n, uint32_t reg);
 
-/* ---- compile_call.c ------------------------------------------------------------------------------ */
+/* ---- compile_call.c
+ * ------------------------------------------------------------------------------ */
 void call_to(compiler *c, const ast_node *n, uint32_t reg);
 void function_to(compiler *c, const ast_node *n, uint32_t reg); /* FN_STMT, MODEL, FN_EXPR */
 
-/* ---- compile_loop.c ------------------------------------------------------------------------------ */
+/* ---- compile_loop.c
+ * ------------------------------------------------------------------------------ */
 typedef struct walk { /* a `for`, of a statement or a comprehension */
     loop l;
     scope outside, inside; /* hidden registers; the loop variables */
@@ -149,7 +156,8 @@ void walk_begin(compiler *c, walk *w, const ast_node *targets, const ast_node *i
 void walk_end(compiler *c, walk *w, pps_span head);
 void while_loop(compiler *c, const ast_node *n);
 
-/* ---- compile_stmt.c ------------------------------------------------------------------------------ */
+/* ---- compile_stmt.c
+ * ------------------------------------------------------------------------------ */
 void block(compiler *c, const ast_node *n); /* with a scope of its own */
 void statements(compiler *c, const ast_node *first);
 

@@ -2,8 +2,8 @@
  *
  * Statements, and the entry points of the compiler.
  *
- * Names bound at the top level of a file are globals of its module; they are declared before anything
- * is compiled, so that functions see those bound further down. All others are registers.
+ * Names bound at the top level of a file are globals of its module; they are declared before
+ * anything is compiled, so that functions see those bound further down. All others are registers.
  */
 #include "lang/compile_state.h"
 
@@ -28,7 +28,8 @@ static void bind(compiler *c, const char *name, pps_span span, uint32_t reg)
     }
 }
 
-/* ---- let, param, assignment ------------------------------------------------------------------- */
+/* ---- let, param, assignment -------------------------------------------------------------------
+ */
 
 static uint32_t count(const ast_node *first)
 {
@@ -120,12 +121,14 @@ static void assign(compiler *c, const ast_node *n)
 }
 
 /* reg op= right */
-static void change(compiler *c, ast_op op, uint32_t reg, const ast_node *left, const ast_node *right,
-                   pps_span span)
+static void change(compiler *c, ast_op op, uint32_t reg, const ast_node *left,
+                   const ast_node *right, pps_span span)
 {
     value v;
     if (op == AST_OP_ADD && right->kind == AST_BINARY && right->op == AST_OP_ARROW) {
         row_add_to(c, right, reg);
+    } else if (op == AST_OP_ADD && is_short_list(right)) {
+        list_add_to(c, right, reg);
     } else if (op == AST_OP_ADD && !(literal(c, right, &v) && is_number(v))) {
         emit(c, bc_abc(BC_IADD, reg, expr_any(c, right), 0), span);
         note_arg(c, 0, left->span);
@@ -168,7 +171,8 @@ static void change_name(compiler *c, const ast_node *n)
         store(c, ref, t, n->span);
 }
 
-/* ---- Expression statements -------------------------------------------------------------------- */
+/* ---- Expression statements --------------------------------------------------------------------
+ */
 
 /* Is this an op, whatever the values are: F(..), SEND(F(..)), a | b, a -> b of such? */
 static bool is_op(compiler *c, const ast_node *n)
@@ -404,8 +408,8 @@ static void clause_to(compiler *c, bc_directive *d, const ast_node *n)
 static void directive_stmt(compiler *c, const ast_node *n)
 {
     fn_state *fs = c->fs;
-    bc_directive d = {.kind = (pps_directive_kind)n->v.n, .span = n->span,
-                      .subject_span = n->a->span};
+    bc_directive d = {
+        .kind = (pps_directive_kind)n->v.n, .span = n->span, .subject_span = n->a->span};
     if (!fs->outer && !c->mod->is_main) {
         pps_diag *e = pps_diag_start(c->st, PPS_SEV_ERROR, 108, n->span,
                                      "a directive at the top level of an imported module");
@@ -425,7 +429,8 @@ static void directive_stmt(compiler *c, const ast_node *n)
     emit_word(c, fs->p->n_directives++, n->span);
 }
 
-/* ---- All of them ------------------------------------------------------------------------------ */
+/* ---- All of them ------------------------------------------------------------------------------
+ */
 
 static void function_stmt(compiler *c, const ast_node *n)
 {
@@ -511,7 +516,8 @@ void statements(compiler *c, const ast_node *first)
     }
 }
 
-/* ---- Entry points ----------------------------------------------------------------------------- */
+/* ---- Entry points -----------------------------------------------------------------------------
+ */
 
 static void declare_global(compiler *c, const char *name, pps_span span)
 {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Directive statements as data: what clauses.def allows, and the record of each one that ran, with
- * its values, its place, the calls it ran in and the loop variables there. What a directive means is
- * for the on_directive hook and the folders to the right.
+ * its values, its place, the calls it ran in and the loop variables there. What a directive means
+ * is for the on_directive hook and the folders to the right.
  */
 #include "lang/vm.h"
 

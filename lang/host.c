@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Functions and types of the host. A signature is read once, into slots; a call fills one argument per
- * slot: by position, by name, from the default; `*rest` and `**named` slots take what is left over.
- * Where each slot's argument was written is kept for the time of the call, for pps_arg_span.
+ * Functions and types of the host. A signature is read once, into slots; a call fills one argument
+ * per slot: by position, by name, from the default; `*rest` and `**named` slots take what is left
+ * over. Where each slot's argument was written is kept for the time of the call, for pps_arg_span.
  */
 #include "lang/vm.h"
 
@@ -12,7 +12,7 @@
 #include "lang/builtins.h"
 
 enum { MAX_SLOTS = 64 };
-#define NO_SLOT UINT32_MAX
+#define NO_SLOT  UINT32_MAX
 #define LEFT_OUT UINT16_MAX
 
 /* ---- Signatures ------------------------------------------------------------------------------ */
@@ -173,8 +173,7 @@ static pps_status no_parameter(pps_state *st, const host_fn *h, const vm_args *a
             names[n++] = h->params[k].name;
     pps_span span = args->name_spans ? args->name_spans[i] : vm_current_span(st);
     const char *similar = pps_did_you_mean(args->names[i], names, n);
-    pps_diag *d =
-        vm_error_at(st, span, 302, "%s has no parameter `%s`", h->name, args->names[i]);
+    pps_diag *d = vm_error_at(st, span, 302, "%s has no parameter `%s`", h->name, args->names[i]);
     pps_diag_note(d, "it is called as %s", h->signature);
     if (similar)
         pps_diag_help(d, "did you mean `%s`?", similar);
@@ -197,9 +196,9 @@ static pps_status bind_named(pps_state *st, const host_fn *h, const vm_args *arg
             k++;
         if (k < h->n_params) {
             if (b->site[k] != LEFT_OUT)
-                return pps_diag_done(vm_error_at(
-                    st, args->name_spans ? args->name_spans[i] : vm_current_span(st), 302,
-                    "`%s` is already given by position", args->names[i]));
+                return pps_diag_done(
+                    vm_error_at(st, args->name_spans ? args->name_spans[i] : vm_current_span(st),
+                                302, "`%s` is already given by position", args->names[i]));
             b->argv[k] = v;
             b->site[k] = written;
         } else if (h->named_rest != NO_SLOT) {

@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Modules: one per resolved name and state. Finding a file is the loader hook's business; the library
- * opens none. A module runs once, at its first import; then its globals, what they hold and what its
- * functions captured are frozen. A module that fails is forgotten: importing it again runs it again.
+ * Modules: one per resolved name and state. Finding a file is the loader hook's business; the
+ * library opens none. A module runs once, at its first import; then its globals, what they hold and
+ * what its functions captured are frozen. A module that fails is forgotten: importing it again runs
+ * it again.
  */
 #include "lang/compile.h"
 
 #include <stdio.h>
 #include <string.h>
 
+#include "lang/diag.h"
 #include "lang/parse.h"
 
 pps_status module_new(pps_state *st, const char *name, const char *resolved, module **ret)
@@ -158,12 +160,10 @@ static pps_status cycle(pps_state *st, const module *m, pps_span span)
 
 static pps_status cannot_load(pps_state *st, pps_span span, const char *path, const char *reason)
 {
-    return pps_diag_done(
-        vm_error_at(st, span, 702, "cannot import \"%s\": %s", path, reason));
+    return pps_diag_done(vm_error_at(st, span, 702, "cannot import \"%s\": %s", path, reason));
 }
 
-static pps_status compile_source(pps_state *st, module *m, const pps_source *source,
-                                 bc_proto **ret)
+static pps_status compile_source(pps_state *st, module *m, const pps_source *source, bc_proto **ret)
 {
     arena trees;
     ast_file file = {0};
@@ -207,8 +207,7 @@ pps_status module_import(pps_state *st, module *from, const char *path, pps_span
     char reason[256] = "it cannot be found";
     if (!st->config.load)
         return cannot_load(st, span, path, "this program loads no modules");
-    pps_status status =
-        st->config.load(st->config.load_ud, from->resolved, path, &source, reason);
+    pps_status status = st->config.load(st->config.load_ud, from->resolved, path, &source, reason);
     reason[sizeof(reason) - 1] = 0;
     if (status == PPS_ERR_NOMEM)
         return status;
@@ -217,5 +216,26 @@ pps_status module_import(pps_state *st, module *from, const char *path, pps_span
     status = use_source(st, path, span, &source, ret, ret_proto);
     if (source.release)
         source.release(st->config.load_ud, &source);
+    return status;
+}
+
+/* ---- For `dump` ------------------------------------------------------------------------------ */
+
+pps_status module_dump(pps_state *st, const char *name, const char *bytes, size_t n,
+                       void (*print)(void *ud, const char *bytes, size_t n), void *ud)
+{
+    module *m;
+    bc_proto *p;
+    const pps_source source = {.text = (char *)bytes, .bytes = n};
+    diag_batch(st);
+    pps_status status = module_new(st, name, name, &m);
+    if (status == PPS_OK) {
+        m->is_main = true;
+        m->state = MODULE_FAILED; /* it never runs, so nobody may import it */
+        status = compile_source(st, m, &source, &p);
+    }
+    if (status == PPS_OK)
+        bc_dump(st, p, print, ud);
+    diag_flush(st);
     return status;
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Script parameters set by the host (-D name=value). A text becomes a value of the default's type when
- * the `param` statement runs; a default of nil takes any literal. Only the main script has parameters
- * that can be set.
+ * Script parameters set by the host (-D name=value). A text becomes a value of the default's type
+ * when the `param` statement runs; a default of nil takes any literal. Only the main script has
+ * parameters that can be set.
  */
 #include "lang/vm.h"
 
@@ -152,7 +152,8 @@ pps_status param_apply(pps_state *st, const char *name, value v, value *ret)
         if (p->name != name)
             continue;
         if (!string_is_utf8(p->text, strlen(p->text)))
-            return pps_error(st, vm_current_span(st), 105, "parameter `%s` is set to text that is not UTF-8", name);
+            return pps_error(st, vm_current_span(st), 105,
+                             "parameter `%s` is set to text that is not UTF-8", name);
         pps_status status = setting_value(st, p->text, v, ret);
         if (status != PPS_ERR_ARG)
             return status;

@@ -26,11 +26,11 @@ pps_status vm_reserve(pps_state *st, void **array, uint32_t *cap, uint64_t n, si
     *cap = (uint32_t)new_cap;
     return PPS_OK;
 }
-#define RESERVE(st, array, cap, n)                                                                 \
-    do {                                                                                           \
-        void *reserve_ptr_ = (array);                                                              \
-        PPS_TRY(vm_reserve((st), &reserve_ptr_, &(cap), (n), sizeof(*(array))));                   \
-        (array) = reserve_ptr_;                                                                    \
+#define RESERVE(st, array, cap, n)                                               \
+    do {                                                                         \
+        void *reserve_ptr_ = (array);                                            \
+        PPS_TRY(vm_reserve((st), &reserve_ptr_, &(cap), (n), sizeof(*(array)))); \
+        (array) = reserve_ptr_;                                                  \
     } while (0)
 
 void *vm_new(pps_state *st, size_t bytes)
@@ -101,7 +101,8 @@ void name_map_done(pps_state *st, name_map *m)
     *m = (name_map){0};
 }
 
-/* ---- Captured variables ----------------------------------------------------------------------- */
+/* ---- Captured variables -----------------------------------------------------------------------
+ */
 
 static pps_status open_cell(pps_state *st, value *at, cell **ret)
 {
@@ -225,7 +226,8 @@ static pps_status look_around(pps_state *st)
     return PPS_OK;
 }
 
-/* The slice ends where the limit is, so that the same program stops at the same place everywhere. */
+/* The slice ends where the limit is, so that the same program stops at the same place everywhere.
+ */
 pps_status vm_new_slice(pps_state *st)
 {
     struct vm *vm = st->vm;

@@ -6,9 +6,9 @@
  *                            ^ frame.base - 1        ^ where the result goes
  *
  * A call slides a window over one register stack: the callee's parameters are the caller's argument
- * registers. Script calls push a frame and never use the C stack; vm_call starts a nested run of the
- * interpreter loop, bounded by VM_MAX_NESTED. Registers and frames move when they grow, so C code
- * holds indices across anything that may call script code.
+ * registers. Script calls push a frame and never use the C stack; vm_call starts a nested run of
+ * the interpreter loop, bounded by VM_MAX_NESTED. Registers and frames move when they grow, so C
+ * code holds indices across anything that may call script code.
  */
 #ifndef PPS_VM_H
 #define PPS_VM_H
@@ -17,7 +17,7 @@
 #include "lang/state.h"
 
 enum {
-    VM_SLICE = 1024,    /* steps between looks at limits, the interrupt flag and the heap */
+    VM_SLICE = 1024,     /* steps between looks at limits, the interrupt flag and the heap */
     VM_MAX_NESTED = 100, /* vm_call inside vm_call */
     VM_MAX_ARGS = 250,
 };
@@ -47,7 +47,7 @@ typedef struct module {
     uint32_t n, cap;
     value *globals;
     const char **global_names;
-    pps_span *spans; /* where each was declared */
+    pps_span *spans;      /* where each was declared */
     pps_span import_span; /* the import that loaded it first */
 } module;
 
@@ -178,7 +178,8 @@ pps_status vm_open(pps_state *st);
 void vm_close(pps_state *st); /* after heap_done */
 /* Grow an array to hold `n` elements; new memory is zeroed. */
 pps_status vm_reserve(pps_state *st, void **array, uint32_t *cap, uint64_t n, size_t elem_bytes);
-void *vm_new(pps_state *st, size_t bytes); /* zeroed, in the code arena; reports when out of memory */
+void *vm_new(pps_state *st,
+             size_t bytes); /* zeroed, in the code arena; reports when out of memory */
 pps_status vm_reserve_regs(pps_state *st, uint32_t n);
 /* Push a frame of `fn`, whose callee register is `base - 1`; registers and frames may move. */
 pps_status vm_push_frame(pps_state *st, fn_object *fn, uint32_t base, uint32_t flags,
@@ -198,35 +199,41 @@ pps_status vm_attempt_result(pps_state *st, bool ok, value v, const char *title,
 pps_status vm_run_main(pps_state *st, bc_proto *p, uint32_t flags, value *ret);
 
 /* ---- vm_run.c: the interpreter loop ---------------------------------------------------------- */
-/* Until the frame count is down to `stop`; the result is in the callee register of the last frame. */
+/* Until the frame count is down to `stop`; the result is in the callee register of the last frame.
+ */
 pps_status vm_run(pps_state *st, uint32_t stop);
 
-/* ---- vm_ops.c: operators beyond the loop's fast paths ------------------------------------------ */
+/* ---- vm_ops.c: operators beyond the loop's fast paths ------------------------------------------
+ */
 pps_status vm_binary(pps_state *st, bc_op op, value a, value b, value *ret);
 pps_status vm_compare(pps_state *st, bc_op op, value a, value b, bool *ret); /* EQ LT LE */
 pps_status vm_negate(pps_state *st, value v, value *ret);
 pps_status vm_add_to(pps_state *st, value a, value b, value *ret); /* a += b */
 pps_status vm_row_add(pps_state *st, uint32_t dest, uint32_t first, uint32_t n, bool in_place);
+pps_status vm_list_extend(pps_state *st, value l, const value *items, uint32_t n);
 pps_status vm_not_bool(pps_state *st, value v, const char *where);
 pps_status vm_unpack(pps_state *st, uint32_t dest, value v, uint32_t n);
 pps_status vm_filter(pps_state *st, const bc_filter *f, const value *vals, value *ret);
 pps_status vm_concat(pps_state *st, const value *vals, uint32_t n, value *ret);
 pps_status vm_field(pps_state *st, value v, const char *name, value *ret);
 
-/* ---- vm_call.c: binding arguments ------------------------------------------------------------- */
+/* ---- vm_call.c: binding arguments -------------------------------------------------------------
+ */
 typedef struct vm_args { /* arguments in registers: positional, then named, from `first` on */
     uint32_t first, n_pos, n_named;
     const char *const *names;
     const pps_span *name_spans;
 } vm_args;
 /* Order arguments as `p`'s parameters want them, missing ones unset. E0301, E0302. */
-pps_status vm_bind(pps_state *st, const bc_proto *p, const vm_args *args, const uint32_t **ret_entry);
+pps_status vm_bind(pps_state *st, const bc_proto *p, const vm_args *args,
+                   const uint32_t **ret_entry);
 /* Call anything that is not a script function: host functions, passes, handles; E0303 otherwise. */
 pps_status vm_call_other(pps_state *st, value callee, const vm_args *args, value *ret);
 pps_status vm_call_method(pps_state *st, value self, const char *name, const vm_args *args,
                           value *ret);
 
-/* ---- vm_error.c: where we are, in the user's terms --------------------------------------------- */
+/* ---- vm_error.c: where we are, in the user's terms ---------------------------------------------
+ */
 const frame *vm_top_frame(pps_state *st); /* NULL when nothing runs */
 pps_span vm_frame_span(const frame *f);
 /* The span of operand `index` of the running instruction, or the instruction's own. */
@@ -237,24 +244,29 @@ bool vm_find_variable(pps_state *st, const char *name, size_t n, value *ret, pps
  * the innermost one, in its loop's head; no place when there is none. */
 pps_span vm_context(pps_state *st, char *buffer, size_t n);
 /* Errors of the running program get its frames when they are done: vm_attach_frames. */
-#define vm_error_at(st, span, code, ...)                                                           \
+#define vm_error_at(st, span, code, ...) \
     pps_diag_start((st), PPS_SEV_ERROR, (code), (span), __VA_ARGS__)
 void vm_attach_frames(pps_state *st, pps_diag *d);
 /* "n = 4, m = 2": the variables named in a source text, or "". */
 void vm_explain(pps_state *st, pps_span span, char *buffer, size_t n);
 
-/* ---- module.c --------------------------------------------------------------------------------- */
+/* ---- module.c ---------------------------------------------------------------------------------
+ */
 pps_status module_new(pps_state *st, const char *name, const char *resolved, module **ret);
 pps_status module_declare(pps_state *st, module *m, const char *name, pps_span span,
                           uint32_t *ret_slot);
-/* Find or start the module at `path`, imported at `span` from module `from`. When it must run first,
- * *ret_proto is its code, to be run as a FRAME_MODULE; else NULL. */
+/* Find or start the module at `path`, imported at `span` from module `from`. When it must run
+ * first, *ret_proto is its code, to be run as a FRAME_MODULE; else NULL. */
 pps_status module_import(pps_state *st, module *from, const char *path, pps_span span, module **ret,
                          bc_proto **ret_proto);
 void module_finish(pps_state *st, module *m); /* it ran: freeze what it holds */
+/* Compile a text and print its bytecode; nothing runs. For `pps dump --stage bc`. */
+pps_status module_dump(pps_state *st, const char *name, const char *bytes, size_t n,
+                       void (*print)(void *ud, const char *bytes, size_t n), void *ud);
 pps_status module_field(pps_state *st, module *m, const char *name, pps_span span, value *ret);
 
-/* ---- directive.c, annotate.c ------------------------------------------------------------------- */
+/* ---- directive.c, annotate.c -------------------------------------------------------------------
+ */
 /* The clause `word` of a directive in clauses.def. */
 bool directive_clause(pps_directive_kind kind, const char *word, bc_clause_type *ret);
 uint32_t directive_words(pps_directive_kind kind, const char *words[PPS_MAX_CLAUSES]);
@@ -265,11 +277,13 @@ void annotate_unwind(pps_state *st, uint32_t n_frames); /* leave regions of fram
 pps_status model_enter(pps_state *st, const bc_proto *p, pps_span call);
 pps_status model_leave(pps_state *st, const bc_proto *p, pps_span call);
 
-/* ---- host.c ------------------------------------------------------------------------------------ */
+/* ---- host.c ------------------------------------------------------------------------------------
+ */
 pps_status host_call_fn(pps_state *st, host_fn *h, const vm_args *args, value *ret);
 bool vm_builtin(pps_state *st, const char *name, value *ret);
 
-/* ---- param.c ----------------------------------------------------------------------------------- */
+/* ---- param.c -----------------------------------------------------------------------------------
+ */
 /* Replace the default `v` of parameter `name` when the host set it. E0105. */
 pps_status param_apply(pps_state *st, const char *name, value v, value *ret);
 pps_status param_check_names(pps_state *st, const char *const *names, uint32_t n); /* E0110 */

@@ -73,14 +73,14 @@ static pps_status bind_named(pps_state *st, const bc_proto *p, const vm_args *ar
             return no_parameter(st, p, args, i);
         if (slots[k].tag != VM_TAG_UNSET)
             return pps_diag_done(vm_error_at(st, named_span(st, args, i), 302,
-                                             "`%s` is already given by position",
-                                             args->names[i]));
+                                             "`%s` is already given by position", args->names[i]));
         slots[k] = named[i];
     }
     return PPS_OK;
 }
 
-pps_status vm_bind(pps_state *st, const bc_proto *p, const vm_args *args, const uint32_t **ret_entry)
+pps_status vm_bind(pps_state *st, const bc_proto *p, const vm_args *args,
+                   const uint32_t **ret_entry)
 {
     if (args->n_pos > p->n_params)
         return wrong_count(st, p, args->n_pos + args->n_named);
@@ -104,7 +104,8 @@ pps_status vm_bind(pps_state *st, const bc_proto *p, const vm_args *args, const 
     return PPS_OK;
 }
 
-/* ---- Passes, handles, the rest ------------------------------------------------------------------ */
+/* ---- Passes, handles, the rest ------------------------------------------------------------------
+ */
 
 static uint32_t origin_here(pps_state *st)
 {
@@ -118,8 +119,8 @@ static pps_status op_index(pps_state *st, const char *what, uint32_t arg, value 
 {
     if (v.tag == PPS_INT)
         return PPS_OK;
-    pps_diag *d = vm_error_at(st, vm_operand_span(st, arg), 304, "the %s of an op is an int, not %s",
-                              what, value_kind(st, v));
+    pps_diag *d = vm_error_at(st, vm_operand_span(st, arg), 304,
+                              "the %s of an op is an int, not %s", what, value_kind(st, v));
     if (pps_typeof(v) == PPS_FLOAT)
         pps_diag_help(d, "`int(x)` gives the int");
     return pps_diag_done(d);
@@ -130,17 +131,18 @@ static pps_status call_pass(pps_state *st, pps_pass pass, const vm_args *args, v
     static const char *const names[] = {"F", "B", "BI", "BW"};
     const value *argv = st->vm->regs + args->first;
     if (args->n_pos != 2) {
-        pps_diag *d = vm_error_at(st, vm_current_span(st), 301,
-                                  "%s needs a stage and a microbatch, got %u argument%s by position",
-                                  names[pass], args->n_pos, args->n_pos == 1 ? "" : "s");
+        pps_diag *d =
+            vm_error_at(st, vm_current_span(st), 301,
+                        "%s needs a stage and a microbatch, got %u argument%s by position",
+                        names[pass], args->n_pos, args->n_pos == 1 ? "" : "s");
         pps_diag_help(d, "`%s(0, 1)`; further tags go by name: `%s(0, 1, EP=2)`", names[pass],
                       names[pass]);
         return pps_diag_done(d);
     }
     PPS_TRY(op_index(st, "stage", 0, argv[0]));
     PPS_TRY(op_index(st, "microbatch", 1, argv[1]));
-    PPS_TRY(filter_op(st, pass, argv[0].as.i, argv[1].as.i, args->n_named, args->names, argv + 2,
-                      ret));
+    PPS_TRY(
+        filter_op(st, pass, argv[0].as.i, argv[1].as.i, args->n_named, args->names, argv + 2, ret));
     *ret = value_with_origin(*ret, origin_here(st));
     return PPS_OK;
 }
@@ -197,10 +199,11 @@ static pps_status not_callable(pps_state *st, value callee)
     text t;
     text_init(&t, st);
     text_repr(&t, callee);
-    bool brief = t.status == PPS_OK && t.n <= 40;
-    pps_diag *d = brief ? vm_error_at(st, span, 303, "%s is %s, it cannot be called", t.bytes,
-                                      value_kind(st, callee))
-                        : vm_error_at(st, span, 303, "%s cannot be called", value_kind(st, callee));
+    bool is_short = t.status == PPS_OK && t.n <= 40;
+    pps_diag *d = is_short
+                      ? vm_error_at(st, span, 303, "%s is %s, it cannot be called", t.bytes,
+                                    value_kind(st, callee))
+                      : vm_error_at(st, span, 303, "%s cannot be called", value_kind(st, callee));
     if (file && vm_find_variable(st, file->text + span.begin, span.end - span.begin, &v, &declared))
         pps_diag_also(d, declared, "declared here");
     text_done(&t);

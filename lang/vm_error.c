@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Where the program is, in the user's terms: the span of the running instruction and of its operands,
- * the calls under way, the values of loop variables, what a name stands for. All of it comes from the
- * tables the compiler left beside the code, and is only looked at when something is reported.
+ * Where the program is, in the user's terms: the span of the running instruction and of its
+ * operands, the calls under way, the values of loop variables, what a name stands for. All of it
+ * comes from the tables the compiler left beside the code, and is only looked at when something is
+ * reported.
  */
 #include "lang/vm.h"
 

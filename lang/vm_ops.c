@@ -3,7 +3,8 @@
  * Operators beyond the loop's fast paths: mixed numbers, overflow and division errors, strings and
  * lists, handles of the host, comparisons, and the small helpers of single instructions.
  *
- * Integers are 64 bits and checked: a result that does not fit is E0602. `/` gives a float; `//` and
+ * Integers are 64 bits and checked: a result that does not fit is E0602. `/` gives a float; `//`
+ * and
  * `%` round down, as in Python; dividing by zero is E0601, for floats too.
  */
 #include "lang/vm.h"
@@ -159,7 +160,8 @@ static pps_status float_binary(pps_state *st, bc_op op, double a, double b, valu
     return PPS_OK;
 }
 
-/* ---- Everything else -------------------------------------------------------------------------- */
+/* ---- Everything else --------------------------------------------------------------------------
+ */
 
 static bool is_number(value v)
 {
@@ -168,9 +170,8 @@ static bool is_number(value v)
 
 static pps_status wrong_operands(pps_state *st, bc_op op, value a, value b)
 {
-    pps_diag *d =
-        vm_error_at(st, vm_current_span(st), 304, "`%s` does not work on %s and %s", op_text(op),
-                    value_kind(st, a), value_kind(st, b));
+    pps_diag *d = vm_error_at(st, vm_current_span(st), 304, "`%s` does not work on %s and %s",
+                              op_text(op), value_kind(st, a), value_kind(st, b));
     pps_span left = vm_operand_span(st, 0), right = vm_operand_span(st, 1);
     if (memcmp(&left, &right, sizeof(left)) != 0) {
         pps_diag_also(d, left, "%s", value_kind(st, a));
@@ -249,8 +250,8 @@ pps_status vm_negate(pps_state *st, value v, value *ret)
     PPS_TRY(handle_binary(st, "-", pps_int(0), v, &done, ret));
     if (done)
         return PPS_OK;
-    return pps_diag_done(vm_error_at(st, vm_operand_span(st, 0), 304, "`-` does not work on %s",
-                                     value_kind(st, v)));
+    return pps_diag_done(
+        vm_error_at(st, vm_operand_span(st, 0), 304, "`-` does not work on %s", value_kind(st, v)));
 }
 
 pps_status vm_compare(pps_state *st, bc_op op, value a, value b, bool *ret)
@@ -293,8 +294,8 @@ pps_status vm_row_add(pps_state *st, uint32_t dest, uint32_t first, uint32_t n, 
     /* An operand that is the target itself must be read before it grows. */
     bool itself = false;
     for (uint32_t i = 1; i < n && in_place; i++)
-        itself |= pps_typeof(vm->regs[first + i]) == PPS_LIST &&
-                  vm->regs[first + i].as.ptr == row.as.ptr;
+        itself |=
+            pps_typeof(vm->regs[first + i]) == PPS_LIST && vm->regs[first + i].as.ptr == row.as.ptr;
     value target = row;
     if (!in_place || itself)
         PPS_TRY(list_new(st, n, &target));
@@ -316,6 +317,17 @@ pps_status vm_row_add(pps_state *st, uint32_t dest, uint32_t first, uint32_t n, 
     if (itself)
         return list_extend(st, row.as.ptr, target);
     vm->regs[dest] = target;
+    return PPS_OK;
+}
+
+pps_status vm_list_extend(pps_state *st, value l, const value *items, uint32_t n)
+{
+    if (pps_typeof(l) != PPS_LIST)
+        return pps_diag_done(vm_error_at(st, vm_current_span(st), 304,
+                                         "a list can be added to a list, not to %s",
+                                         value_kind(st, l)));
+    for (uint32_t i = 0; i < n; i++)
+        PPS_TRY(list_push(st, l.as.ptr, items[i]));
     return PPS_OK;
 }
 

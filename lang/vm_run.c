@@ -1,134 +1,134 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The interpreter loop: computed goto, one label per instruction. Common cases are handled here; each
- * has a slow path in vm_ops.c, vm_call.c or the file of its statement.
+ * The interpreter loop: computed goto, one label per instruction. Common cases are handled here;
+ * each has a slow path in vm_ops.c, vm_call.c or the file of its statement.
  *
- * The loop keeps the running frame's state in locals. Before anything that can fail, allocate, report
- * or call, `SAVE` writes pc and slice back; afterwards `LOAD` reads everything again, because frames
- * and registers may have moved. Steps are charged on backward jumps and calls alone; when the slice is
- * used up, vm_new_slice looks at the limits, the interrupt flag and the heap. That, and calls of
- * builtins, are the only points where objects are collected.
+ * The loop keeps the running frame's state in locals. Before anything that can fail, allocate,
+ * report or call, `SAVE` writes pc and slice back; afterwards `LOAD` reads everything again,
+ * because frames and registers may have moved. Steps are charged on backward jumps and calls alone;
+ * when the slice is used up, vm_new_slice looks at the limits, the interrupt flag and the heap.
+ * That, and calls of builtins, are the only points where objects are collected.
  */
 #include "lang/vm.h"
 
 #include <string.h>
 
 #define SAVE() (fr->pc = pc, vm->slice = slice)
-#define LOAD()                                                                                     \
-    do {                                                                                           \
-        fr = &vm->frames[vm->n_frames - 1];                                                        \
-        pc = fr->pc;                                                                               \
-        R = vm->regs + fr->base;                                                                   \
-        K = fr->proto->consts;                                                                     \
-        slice = vm->slice;                                                                         \
+#define LOAD()                              \
+    do {                                    \
+        fr = &vm->frames[vm->n_frames - 1]; \
+        pc = fr->pc;                        \
+        R = vm->regs + fr->base;            \
+        K = fr->proto->consts;              \
+        slice = vm->slice;                  \
     } while (0)
-#define CALLOUT(expr)                                                                              \
-    do {                                                                                           \
-        SAVE();                                                                                    \
-        status = (expr);                                                                           \
-        LOAD();                                                                                    \
-        if (__builtin_expect(status != PPS_OK, 0))                                                 \
-            goto failed;                                                                           \
+#define CALLOUT(expr)                              \
+    do {                                           \
+        SAVE();                                    \
+        status = (expr);                           \
+        LOAD();                                    \
+        if (__builtin_expect(status != PPS_OK, 0)) \
+            goto failed;                           \
     } while (0)
 /* R[A] = what `expr` writes to `result` */
-#define RESULT(expr)                                                                               \
-    do {                                                                                           \
-        CALLOUT(expr);                                                                             \
-        R[BC_A(i)] = result;                                                                       \
+#define RESULT(expr)         \
+    do {                     \
+        CALLOUT(expr);       \
+        R[BC_A(i)] = result; \
     } while (0)
-#define CHARGE(n)                                                                                  \
-    do {                                                                                           \
-        slice -= (n);                                                                              \
-        if (__builtin_expect(slice < 0, 0))                                                        \
-            CALLOUT(vm_new_slice(st));                                                             \
+#define CHARGE(n)                           \
+    do {                                    \
+        slice -= (n);                       \
+        if (__builtin_expect(slice < 0, 0)) \
+            CALLOUT(vm_new_slice(st));      \
     } while (0)
-#define SAFEPOINT()                                                                                \
-    do {                                                                                           \
-        if (__builtin_expect(st->heap.bytes >= st->heap.threshold, 0) && !vm->no_collect) {        \
-            SAVE();                                                                                \
-            heap_collect(st);                                                                      \
-        }                                                                                          \
+#define SAFEPOINT()                                                                         \
+    do {                                                                                    \
+        if (__builtin_expect(st->heap.bytes >= st->heap.threshold, 0) && !vm->no_collect) { \
+            SAVE();                                                                         \
+            heap_collect(st);                                                               \
+        }                                                                                   \
     } while (0)
 
-#define NEXT()                                                                                     \
-    do {                                                                                           \
-        i = *pc++;                                                                                 \
-        goto *labels[BC_OP(i)];                                                                    \
+#define NEXT()                  \
+    do {                        \
+        i = *pc++;              \
+        goto *labels[BC_OP(i)]; \
     } while (0)
-#define JUMP() (pc += (int32_t)*pc + 1)
-#define SKIP() (pc++)
+#define JUMP()        (pc += (int32_t)*pc + 1)
+#define SKIP()        (pc++)
 #define BOTH(x, y, t) ((((x)->tag ^ (uint64_t)(t)) | ((y)->tag ^ (uint64_t)(t))) == 0)
 
-#define SET_INT(to, n)                                                                             \
-    do {                                                                                           \
-        value *set_ = (to);                                                                        \
-        set_->tag = PPS_INT;                                                                       \
-        set_->as.i = (n);                                                                          \
+#define SET_INT(to, n)       \
+    do {                     \
+        value *set_ = (to);  \
+        set_->tag = PPS_INT; \
+        set_->as.i = (n);    \
     } while (0)
-#define SET_FLOAT(to, x)                                                                           \
-    do {                                                                                           \
-        value *set_ = (to);                                                                        \
-        set_->tag = PPS_FLOAT;                                                                     \
-        set_->as.f = (x);                                                                          \
+#define SET_FLOAT(to, x)       \
+    do {                       \
+        value *set_ = (to);    \
+        set_->tag = PPS_FLOAT; \
+        set_->as.f = (x);      \
     } while (0)
 
 /* Checked integers, then floats, then the slow path. */
-#define ARITHMETIC(right, slow, checked, op)                                                       \
-    do {                                                                                           \
-        const value *x = &R[BC_B(i)], *y = (right);                                                \
-        int64_t n;                                                                                 \
-        if (BOTH(x, y, PPS_INT) && !checked(x->as.i, y->as.i, &n)) {                               \
-            SET_INT(&R[BC_A(i)], n);                                                               \
-            NEXT();                                                                                \
-        }                                                                                          \
-        if (BOTH(x, y, PPS_FLOAT)) {                                                               \
-            SET_FLOAT(&R[BC_A(i)], x->as.f op y->as.f);                                            \
-            NEXT();                                                                                \
-        }                                                                                          \
-        RESULT(vm_binary(st, slow, *x, *y, &result));                                              \
-        NEXT();                                                                                    \
+#define ARITHMETIC(right, slow, checked, op)                         \
+    do {                                                             \
+        const value *x = &R[BC_B(i)], *y = (right);                  \
+        int64_t n;                                                   \
+        if (BOTH(x, y, PPS_INT) && !checked(x->as.i, y->as.i, &n)) { \
+            SET_INT(&R[BC_A(i)], n);                                 \
+            NEXT();                                                  \
+        }                                                            \
+        if (BOTH(x, y, PPS_FLOAT)) {                                 \
+            SET_FLOAT(&R[BC_A(i)], x->as.f op y->as.f);              \
+            NEXT();                                                  \
+        }                                                            \
+        RESULT(vm_binary(st, slow, *x, *y, &result));                \
+        NEXT();                                                      \
     } while (0)
 /* Positive divisors are the common case; the rest is for the slow path. */
-#define DIVISION(right, slow, fast)                                                                \
-    do {                                                                                           \
-        const value *x = &R[BC_B(i)], *y = (right);                                                \
-        if (BOTH(x, y, PPS_INT) && y->as.i > 0) {                                                  \
-            int64_t a = x->as.i, b = y->as.i;                                                      \
-            SET_INT(&R[BC_A(i)], fast);                                                            \
-            NEXT();                                                                                \
-        }                                                                                          \
-        RESULT(vm_binary(st, slow, *x, *y, &result));                                              \
-        NEXT();                                                                                    \
+#define DIVISION(right, slow, fast)                   \
+    do {                                              \
+        const value *x = &R[BC_B(i)], *y = (right);   \
+        if (BOTH(x, y, PPS_INT) && y->as.i > 0) {     \
+            int64_t a = x->as.i, b = y->as.i;         \
+            SET_INT(&R[BC_A(i)], fast);               \
+            NEXT();                                   \
+        }                                             \
+        RESULT(vm_binary(st, slow, *x, *y, &result)); \
+        NEXT();                                       \
     } while (0)
-#define COMPARE_JUMP(left, right, op, slow_op, slow_left, slow_right)                              \
-    do {                                                                                           \
-        const value *x = (left), *y = (right);                                                     \
-        bool holds;                                                                                \
-        if (BOTH(x, y, PPS_INT)) {                                                                 \
-            holds = x->as.i op y->as.i;                                                            \
-        } else if (BOTH(x, y, PPS_FLOAT)) {                                                        \
-            holds = x->as.f op y->as.f;                                                            \
-        } else {                                                                                   \
-            CALLOUT(vm_compare(st, slow_op, *(slow_left), *(slow_right), &holds));                 \
-        }                                                                                          \
-        if (holds == (bool)BC_C(i))                                                                \
-            JUMP();                                                                                \
-        else                                                                                       \
-            SKIP();                                                                                \
-        NEXT();                                                                                    \
+#define COMPARE_JUMP(left, right, op, slow_op, slow_left, slow_right)              \
+    do {                                                                           \
+        const value *x = (left), *y = (right);                                     \
+        bool holds;                                                                \
+        if (BOTH(x, y, PPS_INT)) {                                                 \
+            holds = x->as.i op y->as.i;                                            \
+        } else if (BOTH(x, y, PPS_FLOAT)) {                                        \
+            holds = x->as.f op y->as.f;                                            \
+        } else {                                                                   \
+            CALLOUT(vm_compare(st, slow_op, *(slow_left), *(slow_right), &holds)); \
+        }                                                                          \
+        if (holds == (bool)BC_C(i))                                                \
+            JUMP();                                                                \
+        else                                                                       \
+            SKIP();                                                                \
+        NEXT();                                                                    \
     } while (0)
-#define COMPARE(op, slow_op, negate)                                                               \
-    do {                                                                                           \
-        const value *x = &R[BC_B(i)], *y = &R[BC_C(i)];                                            \
-        bool holds;                                                                                \
-        if (BOTH(x, y, PPS_INT))                                                                   \
-            holds = x->as.i op y->as.i;                                                            \
-        else {                                                                                     \
-            CALLOUT(vm_compare(st, slow_op, *x, *y, &holds));                                      \
-            holds ^= (negate);                                                                     \
-        }                                                                                          \
-        R[BC_A(i)] = value_make(PPS_BOOL, holds);                                                  \
-        NEXT();                                                                                    \
+#define COMPARE(op, slow_op, negate)                          \
+    do {                                                      \
+        const value *x = &R[BC_B(i)], *y = &R[BC_C(i)];       \
+        bool holds;                                           \
+        if (BOTH(x, y, PPS_INT))                              \
+            holds = x->as.i op y->as.i;                       \
+        else {                                                \
+            CALLOUT(vm_compare(st, slow_op, *x, *y, &holds)); \
+            holds ^= (negate);                                \
+        }                                                     \
+        R[BC_A(i)] = value_make(PPS_BOOL, holds);             \
+        NEXT();                                               \
     } while (0)
 
 static inline int64_t floor_div(int64_t a, int64_t b) /* b > 0 */
@@ -142,7 +142,8 @@ static inline int64_t floor_mod(int64_t a, int64_t b) /* b > 0 */
     return r < 0 ? r + b : r;
 }
 
-/* ---- Slow paths that need the frame ------------------------------------------------------------- */
+/* ---- Slow paths that need the frame -------------------------------------------------------------
+ */
 
 static pps_status unbound(pps_state *st, uint32_t slot, bool assigning)
 {
@@ -200,9 +201,9 @@ static pps_status bad_range_end(pps_state *st, value *at)
     for (uint32_t k = 0; k < 2; k++) {
         if (at[k].tag == PPS_INT)
             continue;
-        pps_diag *d = vm_error_at(st, vm_operand_span(st, k), 304,
-                                  "a range goes from int to int, this is %s",
-                                  value_kind(st, at[k]));
+        pps_diag *d =
+            vm_error_at(st, vm_operand_span(st, k), 304, "a range goes from int to int, this is %s",
+                        value_kind(st, at[k]));
         if (at[k].tag == PPS_FLOAT)
             pps_diag_help(d, "`int(x)` gives the int");
         return pps_diag_done(d);
@@ -243,9 +244,8 @@ static pps_status call_any(pps_state *st, uint32_t base, uint32_t n_pos, const b
             (void)(model_leave(st, f->proto, vm_current_span(st)) == PPS_OK);
         return status;
     }
-    const fn_object *thunk = n_pos == 1 && !names && pps_typeof(vm->regs[base]) == PPS_FN
-                                 ? vm->regs[base].as.ptr
-                                 : NULL;
+    const fn_object *thunk =
+        n_pos == 1 && !names && pps_typeof(vm->regs[base]) == PPS_FN ? vm->regs[base].as.ptr : NULL;
     if (f && f->kind == FN_ATTEMPT && thunk && thunk->kind == FN_SCRIPT &&
         !thunk->proto->is_model) {
         const uint32_t *entry;
@@ -355,14 +355,14 @@ L_LOADK:
 L_LOADKX:
     R[BC_A(i)] = K[*pc++];
     NEXT();
-L_GETG: {
+L_GETG : {
     value v = fr->proto->mod->globals[BC_BX(i)];
     if (__builtin_expect(v.tag == VM_TAG_UNBOUND, 0))
         CALLOUT(unbound(st, BC_BX(i), false));
     R[BC_A(i)] = v;
     NEXT();
 }
-L_SETG: {
+L_SETG : {
     module *m = fr->proto->mod;
     if (__builtin_expect(m->o.frozen || m->globals[BC_BX(i)].tag == VM_TAG_UNBOUND, 0))
         CALLOUT(set_global(st, BC_BX(i), R[BC_A(i)]));
@@ -375,7 +375,7 @@ L_DEFG:
 L_GETUP:
     R[BC_A(i)] = *fr->fn->cells[BC_B(i)]->at;
     NEXT();
-L_SETUP: {
+L_SETUP : {
     cell *c = fr->fn->cells[BC_B(i)];
     if (__builtin_expect(c->o.frozen, 0))
         CALLOUT(set_captured(st, c, fr->proto->upvalues[BC_B(i)].name, R[BC_A(i)]));
@@ -422,7 +422,7 @@ L_POW:
 L_NEG:
     RESULT(vm_negate(st, R[BC_B(i)], &result));
     NEXT();
-L_NOT: {
+L_NOT : {
     value v = R[BC_B(i)];
     if (__builtin_expect(v.tag != PPS_BOOL, 0))
         CALLOUT(vm_not_bool(st, v, "`not`"));
@@ -453,7 +453,7 @@ L_NOT_IN:
     CALLOUT(value_contains(st, R[BC_C(i)], R[BC_B(i)], &flag));
     R[BC_A(i)] = value_make(PPS_BOOL, !flag);
     NEXT();
-L_IADD: {
+L_IADD : {
     const value *x = &R[BC_A(i)], *y = &R[BC_B(i)];
     int64_t n;
     if (BOTH(x, y, PPS_INT) && !__builtin_add_overflow(x->as.i, y->as.i, &n)) {
@@ -471,6 +471,9 @@ L_ROWADD:
     SAFEPOINT();
     CALLOUT(vm_row_add(st, fr->base + BC_A(i), fr->base + BC_B(i), BC_C(i), true));
     NEXT();
+L_LISTEXTEND:
+    CALLOUT(vm_list_extend(st, R[BC_A(i)], &R[BC_B(i)], BC_C(i)));
+    NEXT();
 L_RANGE:
     RESULT(make_range(st, R[BC_B(i)], R[BC_C(i)], false, &result));
     NEXT();
@@ -485,7 +488,7 @@ L_JBACK:
     CHARGE(-(int64_t)(int32_t)*pc);
     JUMP();
     NEXT();
-L_JBOOL: {
+L_JBOOL : {
     value v = R[BC_A(i)];
     if (__builtin_expect(v.tag != PPS_BOOL, 0))
         CALLOUT(vm_not_bool(st, v, "a condition"));
@@ -516,7 +519,7 @@ L_CHECK_BOOL:
         CALLOUT(vm_not_bool(st, R[BC_A(i)], BC_C(i) ? "`or`" : "`and`"));
     NEXT();
 
-L_FORPREP: {
+L_FORPREP : {
     value *at = &R[BC_A(i)];
     bool closed = BC_C(i);
     if (__builtin_expect(at[0].tag != PPS_INT || at[1].tag != PPS_INT ||
@@ -534,7 +537,7 @@ L_FORPREP: {
     }
     NEXT();
 }
-L_FORLOOP: {
+L_FORLOOP : {
     value *at = &R[BC_A(i)];
     int64_t n = at[0].as.i + 1;
     if (n < at[1].as.i) {
@@ -550,7 +553,7 @@ L_FORLOOP: {
 L_ITER:
     CALLOUT(iter_start(st, &R[BC_A(i)]));
     NEXT();
-L_ITERNEXT: {
+L_ITERNEXT : {
     value *at = &R[BC_A(i)];
     if (at[0].tag == PPS_LIST) {
         const list *l = at[0].as.ptr;
@@ -571,7 +574,7 @@ L_ITERNEXT: {
     }
     NEXT();
 }
-L_ITEREND: {
+L_ITEREND : {
     value_iter it = {.c = R[BC_A(i)]};
     iter_end(&it);
     R[BC_A(i)] = value_make(PPS_NIL, 0);
@@ -585,7 +588,7 @@ L_LIST:
     SAFEPOINT();
     RESULT(list_new(st, BC_BX(i), &result));
     NEXT();
-L_LISTADD: {
+L_LISTADD : {
     list *l = R[BC_A(i)].as.ptr;
     if (l->n < l->cap) {
         l->items[l->n++] = R[BC_B(i)];
@@ -601,13 +604,13 @@ L_MAP:
 L_MAPADD:
     CALLOUT(map_set(st, R[BC_A(i)].as.ptr, R[BC_B(i)], R[BC_C(i)]));
     NEXT();
-L_FILTER: {
+L_FILTER : {
     const bc_filter *f = &fr->proto->filters[*pc++];
     SAFEPOINT();
     RESULT(vm_filter(st, f, &R[BC_B(i)], &result));
     NEXT();
 }
-L_INDEX: {
+L_INDEX : {
     value c = R[BC_B(i)], key = R[BC_C(i)];
     if (c.tag == PPS_LIST && key.tag == PPS_INT && (uint64_t)key.as.i < ((list *)c.as.ptr)->n) {
         R[BC_A(i)] = ((list *)c.as.ptr)->items[key.as.i];
@@ -623,7 +626,7 @@ L_SLICE:
     SAFEPOINT();
     RESULT(value_slice(st, R[BC_B(i)], R[BC_C(i)], R[BC_C(i) + 1], &result));
     NEXT();
-L_FIELD: {
+L_FIELD : {
     const char *name = fr->proto->names[*pc++];
     RESULT(vm_field(st, R[BC_B(i)], name, &result));
     NEXT();
@@ -633,7 +636,7 @@ L_CONCAT:
     RESULT(vm_concat(st, &R[BC_B(i)], BC_C(i), &result));
     NEXT();
 
-L_CALL: {
+L_CALL : {
     value *callee = &R[BC_A(i)];
     uint32_t n = BC_B(i);
     if (callee->tag == PPS_FN) {
@@ -675,14 +678,14 @@ L_CALL: {
     CALLOUT(call_any(st, fr->base + BC_A(i) + 1, BC_B(i), NULL));
     NEXT();
 }
-L_CALLN: {
+L_CALLN : {
     uint32_t names = *pc++;
     CHARGE(4);
     SAFEPOINT();
     CALLOUT(call_any(st, fr->base + BC_A(i) + 1, BC_B(i), &fr->proto->name_lists[names]));
     NEXT();
 }
-L_METHOD: {
+L_METHOD : {
     const char *name = fr->proto->names[pc[0]];
     uint32_t names = pc[1];
     pc += 2;
@@ -734,17 +737,17 @@ L_IMPORT:
     CHARGE(4);
     CALLOUT(import_module(st, fr->base + BC_A(i), K[BC_BX(i)]));
     NEXT();
-L_PARAM: {
+L_PARAM : {
     const char *name = fr->proto->names[*pc++];
     RESULT(param_apply(st, name, R[BC_A(i)], &result));
     NEXT();
 }
-L_PARAM_FAIL: {
+L_PARAM_FAIL : {
     const char *name = fr->proto->names[*pc++];
     CALLOUT(param_failed(st, name, R[BC_A(i)]));
     NEXT();
 }
-L_ANNOTATE: {
+L_ANNOTATE : {
     const bc_annotate *a = &fr->proto->annotates[*pc++];
     RESULT(annotate_enter(st, a, &result));
     NEXT();
@@ -752,7 +755,7 @@ L_ANNOTATE: {
 L_ANNOTATE_END:
     CALLOUT(annotate_leave(st));
     NEXT();
-L_DIRECTIVE: {
+L_DIRECTIVE : {
     const bc_directive *d = &fr->proto->directives[*pc++];
     CALLOUT(directive_record(st, d, &R[BC_A(i)]));
     NEXT();

@@ -9,8 +9,8 @@
  *   # directive: TEXT         the next recorded directive, as word, subject and clauses
  *   # event: TEXT             the next model or region event
  *
- * Errors may be expected anywhere; `at` counts lines of the file they are in. Imports load files from
- * the folder of the program. Usage: run_programs FOLDER [NAME...]
+ * Errors may be expected anywhere; `at` counts lines of the file they are in. Imports load files
+ * from the folder of the program. Usage: run_programs FOLDER [NAME...]
  */
 #include <dirent.h>
 #include <stdarg.h>
@@ -180,7 +180,8 @@ static pps_status on_directive(void *ud, pps_state *st, const pps_directive *d)
     return PPS_OK;
 }
 
-/* ---- A host type: a box holds one number, and says what is done to it ---------------------------- */
+/* ---- A host type: a box holds one number, and says what is done to it
+ * ---------------------------- */
 
 static pps_status make_box(pps_state *st, void *ud, size_t argc, const pps_value *argv,
                            pps_value *ret)
@@ -338,8 +339,8 @@ static bool compare(const char *name, const char *what, const lines *want, const
         const char *w = i < want->n ? want->at[i] : NULL, *g = i < got->n ? got->at[i] : NULL;
         if (w && g && (errors ? error_matches(w, g) : strcmp(w, g) == 0))
             continue;
-        printf("%s: %s %d\n  expected: %s\n  got:      %s\n", name, what, i + 1,
-               w ? w : "nothing", g ? g : "nothing");
+        printf("%s: %s %d\n  expected: %s\n  got:      %s\n", name, what, i + 1, w ? w : "nothing",
+               g ? g : "nothing");
         return false;
     }
     return true;
@@ -352,8 +353,14 @@ static bool run(const char *folder, const char *name, bool show)
     lines params = {0};
     uint32_t box_type;
     size_t n;
-    pps_config config = {.size = sizeof(config), .print = on_print, .print_ud = &p, .diag = on_diag,
-                         .diag_ud = &p, .load = on_load, .load_ud = &p, .max_steps = 50000000};
+    pps_config config = {.size = sizeof(config),
+                         .print = on_print,
+                         .print_ud = &p,
+                         .diag = on_diag,
+                         .diag_ud = &p,
+                         .load = on_load,
+                         .load_ud = &p,
+                         .max_steps = 50000000};
     pps_hooks hooks = {&p, on_model, on_annotate, on_directive};
     char *text = read_file(folder, name, &n);
     if (!text) {
@@ -386,8 +393,8 @@ static bool run(const char *folder, const char *name, bool show)
     if ((!ok || show) && p.rendered)
         printf("%s", p.rendered);
     pps_close(p.st);
-    lines *all[] = {&p.out,     &p.errors,      &p.directives, &p.events, &e.out,
-                    &e.errors,  &e.directives,  &e.events,     &params};
+    lines *all[] = {&p.out,    &p.errors,     &p.directives, &p.events, &e.out,
+                    &e.errors, &e.directives, &e.events,     &params};
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
         lines_done(all[i]);
     free(p.rendered);
