@@ -195,7 +195,7 @@ interrupted() {
     "$PPS" run moe.pps --steps 1000000 --log json >"$out" 2>"$err" </dev/null &
     pid=$!
     set +m
-    for i in {1..200}; do
+    for i in {1..1200}; do
         grep -q '"step":2' "$out" && break
         sleep 0.05
     done
