@@ -185,6 +185,8 @@ static pps_status add_transfer(pass_cx *cx, hop_cx *h, uint32_t link, uint32_t f
 {
     dag *d = cx->dag;
     const ir_program *p = cx->program;
+    /* the sender's stream at both ends: the two are one operation of one channel */
+    uint32_t stream = p->directives[d->chunks[from].place].stream;
     for (int end = 0; end < 2; end++) {
         uint32_t chunk = end == 0 ? from : to;
         const ir_directive *place = &p->directives[d->chunks[chunk].place];
@@ -195,7 +197,7 @@ static pps_status add_transfer(pass_cx *cx, hop_cx *h, uint32_t link, uint32_t f
                        .link = link,
                        .pair = IR_NONE,
                        .span = place->source->span};
-        PPS_TRY(pass_stream(cx, place->stream, "p2p", &run.stream));
+        PPS_TRY(pass_stream(cx, stream, "p2p", &run.stream));
         PPS_TRY(dag_add_run(d, run, end == 0 ? ret_send : ret_recv));
     }
     d->runs[*ret_send].pair = *ret_recv;

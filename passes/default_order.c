@@ -2,138 +2,200 @@
  *
  * default_order.c: rows for device groups that have none: 1F1B by dataflow.
  *
- * The stages run in virtual time (F = 1, B = 2) under one rule: a backward that is ready goes
- * first; a forward may start while fewer microbatches of its stage are under way than stages lie
- * from it to the end. On one stage per group this is 1F1B. What is run is written down, so the rows
- * can be followed. Groups that have rows take part with the same rule; only the others' rows are
- * kept.
+ * A part is what a device group has of a stage; parts that feed each other both ways are one block,
+ * which occupies all its groups at once. Blocks run in virtual time (F = 1, B = 2) under one rule:
+ * a backward that is ready goes first; a forward may start while fewer microbatches of its block
+ * are under way than blocks lie from it to the end. On one stage per group this is 1F1B. What is
+ * run is written down, so the rows can be followed. Groups that have rows take part with the same
+ * rule; only the others' rows are kept.
  */
 #include "passes/pass.h"
 
 #include <stdio.h>
 #include <string.h>
 
-typedef struct stage {
-    uint32_t group, cap;
+typedef struct part {
+    uint32_t stage, group, block;
+    uint32_t next; /* another part of the stage, or IR_NONE */
+} part;
+
+typedef struct block {
+    uint32_t cap;
     uint32_t n_f, n_b;       /* started */
     uint32_t done_f, done_b; /* finished */
-    ir_range preds, succs;   /* stages it reads from, stages that read from it */
+    ir_range parts;          /* part ids are consecutive */
+    ir_range preds, succs;   /* blocks it reads from, blocks that read from it; repeated per link */
     bool backward;
-} stage;
+} block;
 
 typedef struct sim {
     pass_cx *cx;
-    stage *stages;
-    uint32_t n_stages;
+    part *parts; /* by first chunk */
+    uint32_t n_parts;
+    uint32_t *part_of; /* [n_chunks] */
+    block *blocks;
+    uint32_t n_blocks;
     uint32_t *edges;
-    ir_range *group_stages; /* [n_groups] in group_list */
+    ir_range *group_blocks; /* [n_groups] in group_list */
     uint32_t *group_list;
     double *busy_until;
-    uint32_t *running; /* [n_groups] stage, or IR_NONE */
+    uint32_t *running; /* [n_groups] block, or IR_NONE */
     bool *running_b;
     ir_entry **rows; /* [n_groups] */
     uint32_t *n_row;
 } sim;
 
-static pps_status make_stages(sim *s)
+static pps_status make_parts(sim *s)
 {
     pass_cx *cx = s->cx;
     const dag *d = cx->dag;
     const ir_graph *g = cx->program->graph;
-    uint32_t *of, current = 0;
-    PASS_ALLOC(of, cx->scratch, g->n_chunks);
+    uint32_t *first, current = 0, n_stages = 1;
     for (uint32_t c = 0; c < g->n_chunks; c++) {
         uint32_t tag = dag_stage(g, c);
-        of[c] = current = tag == IR_NONE ? current : tag;
-        if (of[c] >= s->n_stages)
-            s->n_stages = of[c] + 1;
+        n_stages = tag != IR_NONE && tag >= n_stages ? tag + 1 : n_stages;
     }
-    PASS_ALLOC(s->stages, cx->scratch, s->n_stages);
-    for (uint32_t i = 0; i < s->n_stages; i++)
-        s->stages[i].group = IR_NONE;
+    PASS_ALLOC(first, cx->scratch, n_stages);
+    PASS_ALLOC(s->parts, cx->scratch, g->n_chunks);
+    PASS_ALLOC(s->part_of, cx->scratch, g->n_chunks);
+    memset(first, 0xff, n_stages * sizeof *first);
     for (uint32_t c = 0; c < g->n_chunks; c++) {
-        stage *k = &s->stages[of[c]];
-        if (k->group == IR_NONE)
-            k->group = d->chunks[c].group;
-        k->backward |= d->chunks[c].b != IR_NONE;
-    }
-    /* distinct neighbours */
-    uint8_t *joined;
-    PASS_ALLOC(joined, cx->scratch, (size_t)s->n_stages * s->n_stages);
-    uint32_t n_edges = 0;
-    for (uint32_t l = 0; l < d->n_links; l++) {
-        uint32_t a = of[d->links[l].src], b = of[d->links[l].dst];
-        if (a != b && !joined[(size_t)a * s->n_stages + b]) {
-            joined[(size_t)a * s->n_stages + b] = 1;
-            n_edges++;
+        uint32_t tag = dag_stage(g, c), i;
+        current = tag == IR_NONE ? current : tag;
+        for (i = first[current]; i != IR_NONE && s->parts[i].group != d->chunks[c].group;)
+            i = s->parts[i].next;
+        if (i == IR_NONE) {
+            i = s->n_parts++;
+            s->parts[i] =
+                (part){.stage = current, .group = d->chunks[c].group, .next = first[current]};
+            first[current] = i;
         }
-    }
-    PASS_ALLOC(s->edges, cx->scratch, 2 * (size_t)n_edges);
-    uint32_t at = 0;
-    for (uint32_t i = 0; i < s->n_stages; i++) {
-        stage *k = &s->stages[i];
-        k->preds.begin = at;
-        for (uint32_t j = 0; j < s->n_stages; j++)
-            if (joined[(size_t)j * s->n_stages + i])
-                s->edges[at++] = j;
-        k->preds.n = at - k->preds.begin;
-        k->succs.begin = at;
-        for (uint32_t j = 0; j < s->n_stages; j++)
-            if (joined[(size_t)i * s->n_stages + j])
-                s->edges[at++] = j;
-        k->succs.n = at - k->succs.begin;
-    }
-    /* stages to the end, by relaxation from the last: edges go from lower to higher stage */
-    for (uint32_t i = s->n_stages; i-- > 0;) {
-        s->stages[i].cap = 1;
-        for (uint32_t k = 0; k < s->stages[i].succs.n; k++) {
-            uint32_t j = s->edges[s->stages[i].succs.begin + k];
-            if (j > i && s->stages[j].cap + 1 > s->stages[i].cap)
-                s->stages[i].cap = s->stages[j].cap + 1;
-        }
-    }
-    PASS_ALLOC(s->group_stages, cx->scratch, d->n_groups);
-    PASS_ALLOC(s->group_list, cx->scratch, s->n_stages);
-    at = 0;
-    for (uint32_t i = 0; i < d->n_groups; i++) {
-        s->group_stages[i].begin = at;
-        for (uint32_t k = 0; k < s->n_stages; k++)
-            if (s->stages[k].group == i)
-                s->group_list[at++] = k;
-        s->group_stages[i].n = at - s->group_stages[i].begin;
+        s->part_of[c] = i;
     }
     return PPS_OK;
 }
 
-/* What `group` would run now: *ret_stage, *ret_backward; false when nothing is ready. */
-static bool choose(const sim *s, uint32_t group, uint32_t *ret_stage, bool *ret_backward)
+/* Parts between the ends of a link that leads back to an earlier part are joined. */
+static pps_status join_parts(sim *s)
+{
+    pass_cx *cx = s->cx;
+    const dag *d = cx->dag;
+    int32_t *joins, depth = 0; /* how many such links begin less end at each part */
+    PASS_ALLOC(joins, cx->scratch, s->n_parts);
+    PASS_ALLOC(s->blocks, cx->scratch, s->n_parts);
+    for (uint32_t l = 0; l < d->n_links; l++) {
+        uint32_t a = s->part_of[d->links[l].src], b = s->part_of[d->links[l].dst];
+        if (a > b) {
+            joins[b]++;
+            joins[a]--;
+        }
+    }
+    for (uint32_t i = 0; i < s->n_parts; i++) {
+        if (depth == 0)
+            s->blocks[s->n_blocks++] = (block){.parts = {i, 0}, .cap = 1};
+        depth += joins[i];
+        s->parts[i].block = s->n_blocks - 1;
+        s->blocks[s->n_blocks - 1].parts.n++;
+    }
+    for (uint32_t c = 0; c < cx->program->graph->n_chunks; c++)
+        s->blocks[s->parts[s->part_of[c]].block].backward |= d->chunks[c].b != IR_NONE;
+    return PPS_OK;
+}
+
+/* Edges go from lower to higher blocks. */
+static pps_status make_edges(sim *s)
+{
+    pass_cx *cx = s->cx;
+    const dag *d = cx->dag;
+    uint32_t at = 0;
+    PASS_ALLOC(s->edges, cx->scratch, 2 * (size_t)d->n_links);
+    for (int fill = 0; fill < 2; fill++) {
+        for (uint32_t l = 0; l < d->n_links; l++) {
+            uint32_t a = s->parts[s->part_of[d->links[l].src]].block;
+            uint32_t b = s->parts[s->part_of[d->links[l].dst]].block;
+            if (a == b)
+                continue;
+            if (fill) {
+                s->edges[s->blocks[a].succs.begin + s->blocks[a].succs.n] = b;
+                s->edges[s->blocks[b].preds.begin + s->blocks[b].preds.n] = a;
+            }
+            s->blocks[a].succs.n++;
+            s->blocks[b].preds.n++;
+        }
+        for (uint32_t i = 0; i < s->n_blocks && !fill; i++) {
+            s->blocks[i].preds.begin = at;
+            at += s->blocks[i].preds.n;
+            s->blocks[i].succs.begin = at;
+            at += s->blocks[i].succs.n;
+            s->blocks[i].preds.n = s->blocks[i].succs.n = 0;
+        }
+    }
+    for (uint32_t i = s->n_blocks; i-- > 0;)
+        for (uint32_t k = 0; k < s->blocks[i].succs.n; k++) {
+            uint32_t j = s->edges[s->blocks[i].succs.begin + k];
+            if (s->blocks[j].cap + 1 > s->blocks[i].cap)
+                s->blocks[i].cap = s->blocks[j].cap + 1;
+        }
+    return PPS_OK;
+}
+
+static pps_status index_groups(sim *s)
+{
+    pass_cx *cx = s->cx;
+    uint32_t n_groups = cx->dag->n_groups, at = 0, *last;
+    PASS_ALLOC(s->group_blocks, cx->scratch, n_groups);
+    PASS_ALLOC(s->group_list, cx->scratch, s->n_parts);
+    PASS_ALLOC(last, cx->scratch, n_groups); /* block + 1 that was counted last */
+    for (int fill = 0; fill < 2; fill++) {
+        memset(last, 0, n_groups * sizeof *last);
+        for (uint32_t i = 0; i < s->n_parts; i++) {
+            const part *p = &s->parts[i];
+            ir_range *list = &s->group_blocks[p->group];
+            if (last[p->group] == p->block + 1)
+                continue;
+            last[p->group] = p->block + 1;
+            if (fill)
+                s->group_list[list->begin + list->n] = p->block;
+            list->n++;
+        }
+        for (uint32_t g = 0; g < n_groups && !fill; g++) {
+            s->group_blocks[g].begin = at;
+            at += s->group_blocks[g].n;
+            s->group_blocks[g].n = 0;
+        }
+    }
+    return PPS_OK;
+}
+
+/* What `group` would run now: *ret_block, *ret_backward; false when nothing is ready. */
+static bool choose(const sim *s, uint32_t group, uint32_t *ret_block, bool *ret_backward)
 {
     uint32_t n_mb = s->cx->dag->n_mb, best = IR_NONE;
-    ir_range list = s->group_stages[group];
-    for (uint32_t i = list.n; i-- > 0;) { /* later stages first: their backward frees the most */
-        const stage *k = &s->stages[s->group_list[list.begin + i]];
+    ir_range list = s->group_blocks[group];
+    for (uint32_t i = list.n; i-- > 0;) { /* later blocks first: their backward frees the most */
+        const block *k = &s->blocks[s->group_list[list.begin + i]];
         bool ready = k->backward && k->n_b < n_mb && k->n_b < k->done_f;
         for (uint32_t j = 0; j < k->succs.n && ready; j++) {
-            const stage *next = &s->stages[s->edges[k->succs.begin + j]];
+            const block *next = &s->blocks[s->edges[k->succs.begin + j]];
             ready = !next->backward || next->done_b > k->n_b;
         }
-        if (ready && (best == IR_NONE || k->n_b < s->stages[best].n_b))
+        if (ready && (best == IR_NONE || k->n_b < s->blocks[best].n_b))
             best = s->group_list[list.begin + i];
     }
     if (best != IR_NONE) {
-        *ret_stage = best;
+        *ret_block = best;
         *ret_backward = true;
         return true;
     }
     for (uint32_t i = list.n; i-- > 0;) {
-        const stage *k = &s->stages[s->group_list[list.begin + i]];
+        const block *k = &s->blocks[s->group_list[list.begin + i]];
         bool ready = k->n_f < n_mb && (!k->backward || k->n_f - k->done_b < k->cap);
         for (uint32_t j = 0; j < k->preds.n && ready; j++)
-            ready = s->stages[s->edges[k->preds.begin + j]].done_f > k->n_f;
-        if (ready && (best == IR_NONE || k->n_f < s->stages[best].n_f))
+            ready = s->blocks[s->edges[k->preds.begin + j]].done_f > k->n_f;
+        if (ready && (best == IR_NONE || k->n_f < s->blocks[best].n_f))
             best = s->group_list[list.begin + i];
     }
-    *ret_stage = best;
+    *ret_block = best;
     *ret_backward = false;
     return best != IR_NONE;
 }
@@ -144,13 +206,20 @@ static void start(sim *s, uint32_t group, double now)
     bool backward;
     if (s->running[group] != IR_NONE || !choose(s, group, &which, &backward))
         return;
-    stage *k = &s->stages[which];
-    ir_entry e = {.stage = which, .pass = backward ? PPS_PASS_B : PPS_PASS_F};
+    block *k = &s->blocks[which];
+    for (uint32_t i = 0; i < k->parts.n; i++)
+        if (s->running[s->parts[k->parts.begin + i].group] != IR_NONE)
+            return; /* when it ends, all are idle or run something else that ends */
+    ir_entry e = {.pass = backward ? PPS_PASS_B : PPS_PASS_F};
     e.mb = backward ? k->n_b++ : k->n_f++;
-    s->rows[group][s->n_row[group]++] = e;
-    s->running[group] = which;
-    s->running_b[group] = backward;
-    s->busy_until[group] = now + (backward ? 2.0 : 1.0);
+    for (uint32_t i = 0; i < k->parts.n; i++) {
+        const part *p = &s->parts[k->parts.begin + (backward ? k->parts.n - 1 - i : i)];
+        e.stage = p->stage;
+        s->rows[p->group][s->n_row[p->group]++] = e;
+        s->running[p->group] = which;
+        s->running_b[p->group] = backward;
+        s->busy_until[p->group] = now + (backward ? 2.0 : 1.0);
+    }
 }
 
 /* Earliest group to finish; groups are few, and each turn starts at least one op. */
@@ -165,7 +234,11 @@ static bool finish_next(sim *s, double *now)
         return false;
     for (uint32_t g = 0; g < n; g++)
         if (s->running[g] != IR_NONE && s->busy_until[g] <= soonest) {
-            stage *k = &s->stages[s->running[g]];
+            block *k = &s->blocks[s->running[g]];
+            if (s->parts[k->parts.begin].group != g) { /* counted with its first group */
+                s->running[g] = IR_NONE;
+                continue;
+            }
             if (s->running_b[g])
                 k->done_b++;
             else
@@ -211,15 +284,22 @@ pps_status pass_default_rows(pass_cx *cx, const bool *has_row)
     const dag *d = cx->dag;
     sim s = {.cx = cx};
     double now = 0.0;
-    PPS_TRY(make_stages(&s));
+    uint32_t *n_parts;
+    PPS_TRY(make_parts(&s));
+    PPS_TRY(join_parts(&s));
+    PPS_TRY(make_edges(&s));
+    PPS_TRY(index_groups(&s));
     PASS_ALLOC(s.busy_until, cx->scratch, d->n_groups);
     PASS_ALLOC(s.running, cx->scratch, d->n_groups);
     PASS_ALLOC(s.running_b, cx->scratch, d->n_groups);
     PASS_ALLOC(s.n_row, cx->scratch, d->n_groups);
     PASS_ALLOC(s.rows, cx->scratch, d->n_groups);
+    PASS_ALLOC(n_parts, cx->scratch, d->n_groups);
+    for (uint32_t i = 0; i < s.n_parts; i++)
+        n_parts[s.parts[i].group]++;
     for (uint32_t g = 0; g < d->n_groups; g++) {
         s.running[g] = IR_NONE;
-        PASS_ALLOC(s.rows[g], cx->scratch, 2 * (size_t)s.group_stages[g].n * d->n_mb);
+        PASS_ALLOC(s.rows[g], cx->scratch, 2 * (size_t)n_parts[g] * d->n_mb);
     }
     do {
         for (uint32_t g = 0; g < d->n_groups; g++)

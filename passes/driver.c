@@ -5,6 +5,7 @@
 #include "passes/cost.h"
 #include "passes/pass.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -104,7 +105,7 @@ static pps_status describe_rows(pass_cx *cx)
             return PPS_ERR_NOMEM;
         rows.rows[g] = *row;
     }
-    set->bubble = set->makespan = -1.0; /* rows that name more than stages have no unit costs */
+    set->bubble = set->makespan = NAN; /* rows that name more than stages have no unit costs */
     if (cost_simulate_rows(&rows, NULL, &cost) == PPS_OK) {
         set->bubble = cost.bubble;
         set->makespan = cost.makespan;

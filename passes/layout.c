@@ -76,6 +76,14 @@ static uint64_t aligned(uint64_t bytes)
     return (bytes + ALIGN - 1) & ~(uint64_t)(ALIGN - 1);
 }
 
+/* Room for `bytes` behind `*end`, which moves to its end: sizes stay exact, begins are aligned. */
+static uint64_t append(uint64_t *end, uint64_t bytes)
+{
+    uint64_t offset = aligned(*end);
+    *end = offset + bytes;
+    return offset;
+}
+
 static pps_status grow(arena *mem, void **array, uint32_t *cap, uint32_t need, size_t item)
 {
     if (need <= *cap)
@@ -194,16 +202,16 @@ static void find_homes(layout *l, pass_chunk *ret)
                 for (uint32_t o = 0; o < op->n_out; o++) {
                     home *h = &l->homes[op->out[o]];
                     uint32_t need = h->index, out = position(g, l->c->out, op->out[o]);
-                    uint64_t bytes = aligned(pass_tensor_bytes(l->cx, op->out[o], l->chunk));
+                    uint64_t bytes = pass_tensor_bytes(l->cx, op->out[o], l->chunk);
                     *h = (home){.what = BIND_WORK};
                     if (out != IR_NONE) {
                         *h = (home){.what = BIND_OUT, .index = out};
                     } else if (need & IN_BW) {
-                        *h = (home){.what = BIND_SAVE_BW, .offset = ret->save_bw_bytes};
-                        ret->save_bw_bytes += bytes;
+                        *h = (home){.what = BIND_SAVE_BW,
+                                    .offset = append(&ret->save_bw_bytes, bytes)};
                     } else if (need & IN_BI) {
-                        *h = (home){.what = BIND_SAVE_BI, .offset = ret->save_bi_bytes};
-                        ret->save_bi_bytes += bytes;
+                        *h = (home){.what = BIND_SAVE_BI,
+                                    .offset = append(&ret->save_bi_bytes, bytes)};
                     }
                 }
             }
@@ -230,11 +238,11 @@ static void find_homes(layout *l, pass_chunk *ret)
                 l->saves[i][k] = (home){.what = BIND_WORK};
                 if (need_s[k] == 0)
                     continue;
-                uint64_t bytes = aligned(extra_bytes(l, op, (ir_operand){'s', k}));
+                uint64_t bytes = extra_bytes(l, op, (ir_operand){'s', k});
                 bool bw = (need_s[k] & IN_BW) != 0;
                 uint64_t *at = bw ? &ret->save_bw_bytes : &ret->save_bi_bytes;
-                l->saves[i][k] = (home){.what = bw ? BIND_SAVE_BW : BIND_SAVE_BI, .offset = *at};
-                *at += bytes;
+                l->saves[i][k] =
+                    (home){.what = bw ? BIND_SAVE_BW : BIND_SAVE_BI, .offset = append(at, bytes)};
             }
         }
     }
@@ -265,7 +273,7 @@ static pps_status new_temp(layout *l, uint64_t bytes, bool held, where *ret)
 {
     PPS_TRY(
         grow(l->cx->scratch, (void **)&l->temps, &l->cap_temps, l->n_temps + 1, sizeof *l->temps));
-    l->temps[l->n_temps] = (temp){.bytes = aligned(bytes), .first = IR_NONE, .held = held};
+    l->temps[l->n_temps] = (temp){.bytes = bytes, .first = IR_NONE, .held = held};
     *ret = (where){W_TEMP, l->n_temps++, 0};
     return PPS_OK;
 }
@@ -529,8 +537,7 @@ static pps_status pack(layout *l, uint64_t *ret_work, uint64_t *ret_held)
         if (t->first == IR_NONE)
             continue;
         if (t->held) {
-            t->offset = *ret_held;
-            *ret_held += t->bytes;
+            t->offset = append(ret_held, t->bytes);
             continue;
         }
         /* live list is kept sorted by offset */
@@ -542,7 +549,7 @@ static pps_status pack(layout *l, uint64_t *ret_work, uint64_t *ret_held)
         uint64_t at = 0;
         uint32_t slot = 0;
         for (; slot < n_live && at + t->bytes > l->temps[live[slot]].offset; slot++)
-            at = l->temps[live[slot]].offset + l->temps[live[slot]].bytes;
+            at = aligned(l->temps[live[slot]].offset + l->temps[live[slot]].bytes);
         t->offset = at;
         memmove(live + slot + 1, live + slot, (n_live - slot) * sizeof *live);
         live[slot] = order[i];

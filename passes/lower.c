@@ -68,7 +68,7 @@ static uint64_t aligned(uint64_t bytes)
 static void add_family(lower *l, uint64_t bytes, uint8_t what)
 {
     l->families[l->n_families++] =
-        (family){.bytes = aligned(bytes), .base = l->n_lives, .what = what};
+        (family){.bytes = bytes, .base = l->n_lives, .what = what};
     l->n_lives += l->cx->dag->n_mb;
 }
 
@@ -195,7 +195,7 @@ static uint32_t program_life(lower *l, const pass_bind *b, uint32_t chunk, uint3
         break;
     }
     l->lives[l->n_lives] =
-        (memory_life){.bytes = aligned(work_bytes), .first = IR_NONE, .what = PLAN_BLOCK_WORK};
+        (memory_life){.bytes = work_bytes, .first = IR_NONE, .what = PLAN_BLOCK_WORK};
     return l->n_lives++;
 }
 

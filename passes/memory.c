@@ -7,11 +7,13 @@
  * access on another stream does when the step's clock has seen it. Free segments therefore
  * remember, per stream, the last access of what lay there. Of the fitting segments the smallest is
  * taken (adjacent ones are joined on the way); if none fits the arena grows. No wait is added to
- * reuse memory.
+ * reuse memory. Buffers begin aligned; their sizes, and so the arena's, are exact.
  */
 #include "passes/pass.h"
 
 #include <string.h>
+
+enum { ALIGN = 64 };
 
 typedef struct segment { /* free bytes; its history lies in `history` */
     uint64_t offset, bytes;
@@ -30,6 +32,11 @@ typedef struct placer {
     uint32_t n_spare, n_rows, cap_rows;
     uint64_t top;
 } placer;
+
+static uint64_t aligned(uint64_t bytes)
+{
+    return (bytes + ALIGN - 1) & ~(uint64_t)(ALIGN - 1);
+}
 
 static pps_status new_row(placer *p, uint32_t *ret)
 {
@@ -153,7 +160,7 @@ static pps_status give(placer *p, const memory_life *l)
         if (*h < l->access[k] + 1)
             *h = l->access[k] + 1;
     }
-    return insert_segment(p, l->offset, l->bytes, row);
+    return insert_segment(p, l->offset, aligned(l->bytes), row);
 }
 
 pps_status memory_place(arena *scratch, memory_life *lives, uint32_t n, const plan_step *steps,
@@ -162,7 +169,7 @@ pps_status memory_place(arena *scratch, memory_life *lives, uint32_t n, const pl
 {
     placer p = {.mem = scratch, .steps = steps, .clock = clock, .n_streams = n_streams};
     uint32_t *ending, *begin; /* lives by last step: counting sort */
-    uint64_t live = 0, most = 0;
+    uint64_t live = 0, most = 0, end = 0;
     PASS_ALLOC(begin, scratch, n_steps + 1);
     PASS_ALLOC(ending, scratch, n);
     for (uint32_t i = 0; i < n; i++)
@@ -175,8 +182,10 @@ pps_status memory_place(arena *scratch, memory_life *lives, uint32_t n, const pl
     uint32_t next_end = 0, next = 0;
     for (uint32_t t = 0; t < n_steps; t++) {
         for (; next < n && lives[next].first == t; next++) {
-            PPS_TRY(take(&p, lives[next].bytes, t, &lives[next].offset));
+            PPS_TRY(take(&p, aligned(lives[next].bytes), t, &lives[next].offset));
             live += lives[next].bytes;
+            if (lives[next].offset + lives[next].bytes > end)
+                end = lives[next].offset + lives[next].bytes;
         }
         most = live > most ? live : most;
         for (; next_end < begin[t]; next_end++) {
@@ -184,7 +193,7 @@ pps_status memory_place(arena *scratch, memory_life *lives, uint32_t n, const pl
             live -= lives[ending[next_end]].bytes;
         }
     }
-    *ret_bytes = p.top;
+    *ret_bytes = end;
     *ret_max_live = most;
     return PPS_OK;
 }

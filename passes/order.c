@@ -25,6 +25,7 @@ typedef struct order_cx {
     uint32_t n_nodes, cap_nodes;
     uint32_t *counts;   /* nodes per entry of the row group */
     uint32_t *node_row; /* [n_nodes] row that names it */
+    uint32_t of_group;  /* a default row's group: its entries mean what that group has of a stage */
 } order_cx;
 
 /* ---- what an entry names --------------------------------------------------------------------- */
@@ -83,8 +84,11 @@ static pps_status entry_chunks(order_cx *o, const ir_row *row, const ir_entry *e
         *mbs = (entry_mbs){NULL, e->mb, 1};
         if (e->stage < o->n_stages) {
             ir_range list = o->stage_chunks[e->stage];
-            memcpy(o->matched, o->chunk_list + list.begin, list.n * sizeof *o->matched);
-            o->n_matched = list.n;
+            for (uint32_t i = 0; i < list.n; i++) {
+                uint32_t chunk = o->chunk_list[list.begin + i];
+                if (o->of_group == IR_NONE || cx->dag->chunks[chunk].group == o->of_group)
+                    o->matched[o->n_matched++] = chunk;
+            }
         }
     } else {
         const ir_filter *f = &cx->program->filters[e->filter];
@@ -460,7 +464,7 @@ pps_status pass_order(pass_cx *cx)
     dag *d = cx->dag;
     ir_program *p = cx->program;
     const ir_graph *g = p->graph;
-    order_cx o = {.cx = cx};
+    order_cx o = {.cx = cx, .of_group = IR_NONE};
     size_t backwards = (size_t)g->n_chunks * d->n_mb;
     uint32_t *whole, *split;
     bool *has_row;
@@ -507,8 +511,11 @@ pps_status pass_order(pass_cx *cx)
     if (!all) {
         PPS_TRY(pass_default_rows(cx, has_row));
         PPS_TRY(index_stages(&o, true));
-        for (uint32_t r = n_given; r < p->n_rows; r++) {
+        o.of_group = 0;
+        for (uint32_t r = n_given; r < p->n_rows; r++, o.of_group++) {
             const uint32_t n = p->rows[r].n;
+            while (has_row[o.of_group])
+                o.of_group++;
             if (n > widest) {
                 widest = n;
                 PASS_ALLOC(o.counts, cx->scratch, widest);

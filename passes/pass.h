@@ -133,6 +133,9 @@ pps_status memory_place(arena *scratch, memory_life *lives, uint32_t n, const pl
                         uint32_t n_steps, const uint32_t *clock, uint32_t n_streams,
                         uint64_t *ret_bytes, uint64_t *ret_max_live);
 
+/* prove_memory.c: what one finished plan does to its memory, from the plan alone. E0519, E0520. */
+pps_status pass_prove_memory(pps_state *st, const plan_set *set, const plan *p, arena *mem);
+
 /* layout.c: bytes of `tensor` as `chunk` holds it, for one microbatch on one rank. */
 uint64_t pass_tensor_bytes(const pass_cx *cx, ir_id tensor, uint32_t chunk);
 

@@ -10,8 +10,8 @@
  * Conversely a cycle is a hang under rendezvous sends.
  *
  * Beside that: transfers match, ranks of a group agree by sharing a plan, every chunk runs each
- * pass of each microbatch once (so every gradient is summed once), and no two live buffers share
- * bytes.
+ * pass of each microbatch once (so every gradient is summed once), and memory is used in an order
+ * that the waits keep (prove_memory.c).
  */
 #include "passes/pass.h"
 
@@ -71,7 +71,8 @@ static pps_status match_transfers(prover *p)
             }
             const plan_step *o = &set->plans[group[s->seq]].steps[first[s->seq]];
             if (!transfer || o->kind == s->kind || (o->kind != PLAN_SEND && o->kind != PLAN_RECV) ||
-                s->peer_group != group[s->seq] || o->peer_group != g || s->bytes != o->bytes)
+                s->peer_group != group[s->seq] || o->peer_group != g || s->bytes != o->bytes ||
+                s->stream != o->stream)
                 return wrong(p, s, 511, "a transfer does not match its other end");
             if (p->partner[p->base[g] + i] != IR_NONE)
                 return wrong(p, s, 511, "three steps share one transfer");
@@ -208,63 +209,45 @@ static pps_status check_cycles(prover *p)
     return pps_diag_done(diag);
 }
 
+/* A program for a pass says that the chunk needs it: F, then B or BI and BW, of every microbatch.
+ */
 static pps_status check_once(const prover *p)
 {
     const plan_set *set = p->set;
-    size_t n = (size_t)set->n_chunks * set->n_mb;
-    uint8_t *seen; /* bit per pass */
-    PASS_ALLOC(seen, p->mem, n);
+    const uint8_t f = 1 << PPS_PASS_F, b = 1 << PPS_PASS_B, bi = 1 << PPS_PASS_BI,
+                  bw = 1 << PPS_PASS_BW;
+    uint8_t *seen, *wanted; /* bit per pass */
+    PASS_ALLOC(seen, p->mem, (size_t)set->n_chunks * set->n_mb);
+    PASS_ALLOC(wanted, p->mem, set->n_chunks);
+    for (uint32_t i = 0; i < set->n_programs; i++)
+        wanted[set->programs[i].chunk] |= (uint8_t)(1u << set->programs[i].pass);
     for (uint32_t g = 0; g < set->n_groups; g++)
         for (uint32_t i = 0; i < set->plans[g].n_steps; i++) {
             const plan_step *s = &set->plans[g].steps[i];
             if (s->kind != PLAN_COMPUTE)
                 continue;
+            if (s->program >= set->n_programs || s->chunk >= set->n_chunks || s->mb >= set->n_mb ||
+                set->programs[s->program].chunk != s->chunk ||
+                set->programs[s->program].pass != s->pass)
+                return wrong(p, s, 520, "a step does not run its own program");
             uint8_t *bits = &seen[(size_t)s->chunk * set->n_mb + s->mb];
             uint8_t bit = (uint8_t)(1u << s->pass);
-            uint8_t against = s->pass == PPS_PASS_B ? 1 << PPS_PASS_BI | 1 << PPS_PASS_BW
-                              : s->pass == PPS_PASS_BI || s->pass == PPS_PASS_BW ? 1 << PPS_PASS_B
-                                                                                 : 0;
+            uint8_t against = bit == b ? bi | bw : bit == bi || bit == bw ? b : 0;
             if ((*bits & (bit | against)) != 0)
                 return wrong(p, s, 518, "a pass of one microbatch runs twice");
             *bits |= bit;
         }
-    return PPS_OK;
-}
-
-/* Live buffers by offset; lives are given in order of their first step. */
-static pps_status check_slots(const prover *p, const plan *mine)
-{
-    uint32_t *active, n_active = 0, next = 0;
-    PASS_ALLOC(active, p->mem, mine->n_blocks);
-    for (uint32_t i = 0; i < mine->n_blocks; i++) {
-        const plan_block *b = &mine->blocks[i];
-        uint32_t keep = 0, lo = 0, hi;
-        if (b->first > b->last || b->last >= mine->n_steps ||
-            b->offset + b->bytes > mine->act_bytes || b->first < next)
-            return wrong(p, &mine->steps[0], 519, "a buffer lies outside the plan");
-        if (b->first > next) {
-            for (uint32_t k = 0; k < n_active; k++)
-                if (mine->blocks[active[k]].last >= b->first)
-                    active[keep++] = active[k];
-            n_active = keep;
-            next = b->first;
+    for (uint32_t c = 0; c < set->n_chunks; c++)
+        for (uint32_t m = 0; m < set->n_mb; m++) {
+            uint8_t bits = seen[(size_t)c * set->n_mb + m], need = wanted[c] & f;
+            if (wanted[c] & (b | bi))
+                need |= bits & b ? b : bi | (wanted[c] & bw);
+            if ((bits & need) != need) {
+                pps_span none = {0};
+                return pps_error(p->st, none, 521, "%s, microbatch %u: a pass never runs",
+                                 set->chunk_names[c], m);
+            }
         }
-        hi = n_active;
-        while (lo < hi) {
-            uint32_t mid = lo + (hi - lo) / 2;
-            if (mine->blocks[active[mid]].offset < b->offset)
-                lo = mid + 1;
-            else
-                hi = mid;
-        }
-        if ((lo > 0 && mine->blocks[active[lo - 1]].offset + mine->blocks[active[lo - 1]].bytes >
-                           b->offset) ||
-            (lo < n_active && b->offset + b->bytes > mine->blocks[active[lo]].offset))
-            return wrong(p, &mine->steps[b->first], 519, "two live buffers share bytes");
-        memmove(active + lo + 1, active + lo, (n_active - lo) * sizeof *active);
-        active[lo] = i;
-        n_active++;
-    }
     return PPS_OK;
 }
 
@@ -284,7 +267,7 @@ static pps_status prove(prover *p)
     PPS_TRY(check_cycles(p));
     PPS_TRY(check_once(p));
     for (uint32_t g = 0; g < set->n_groups; g++)
-        PPS_TRY(check_slots(p, &set->plans[g]));
+        PPS_TRY(pass_prove_memory(p->st, set, &set->plans[g], p->mem));
     return PPS_OK;
 }
 

@@ -77,6 +77,7 @@ static pps_status index_edges(pass_cx *cx, schedule_graph *s)
     dag *d = cx->dag;
     uint32_t n = 0;
     s->cx = cx;
+    s->row_group = IR_NONE;
     PASS_ALLOC(s->list_begin, cx->scratch, d->n_nodes + 1);
     for (int fill = 0; fill < 2; fill++) {
         for (uint32_t v = 0; v < d->n_nodes; v++) {
@@ -129,12 +130,13 @@ void schedule_successors(const schedule_graph *s, uint32_t v, schedule_visit vis
     run_successors(d, r, v - r->first, visit, ud);
     if (r->kind == PLAN_SEND)
         run_successors(d, &d->runs[r->pair], v - r->first, visit, ud);
-    if (r->kind == PLAN_COMPUTE || r->kind == PLAN_UPDATE) {
+    if ((r->kind == PLAN_COMPUTE || r->kind == PLAN_UPDATE) &&
+        (s->row_group == IR_NONE || s->row_group == r->group)) {
         uint32_t next = cx->node_pos[v] + 1;
         if (next < cx->group_order[r->group].n)
             visit(ud, cx->order_of[r->group][next]);
     }
-    for (uint32_t k = s->list_begin[v]; k < s->list_begin[v + 1]; k++)
+    for (uint32_t k = s->list_begin[v]; s->row_group == IR_NONE && k < s->list_begin[v + 1]; k++)
         visit(ud, s->list[k]);
 }
 

@@ -11,6 +11,7 @@ typedef struct schedule_graph {
     pass_cx *cx;
     uint32_t *list_begin; /* [n_nodes + 1] just-in-time and extra edges, by source */
     uint32_t *list;
+    uint32_t row_group; /* IR_NONE; or a device group: its row and the dataflow are all there is */
 } schedule_graph;
 
 typedef void (*schedule_visit)(void *ud, uint32_t vertex);

@@ -1,0 +1,321 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * prove_memory.c: one plan's memory, checked from the plan alone.
+ *
+ * Steps are ordered by their streams and waits, nothing else (a host that issues computes one by
+ * one orders more). `clock[step][stream]` is the last step of that stream, plus one, that has ended
+ * when the step begins. Then, of every byte of the activations:
+ *
+ *   life 1   first ----- access ------- access          every access follows the life's first,
+ * which life 2                                      first   fills it; the first access of the next
+ * life follows all accesses of the one before
+ *
+ * and of every bucket: all that adds to its gradients precedes its reduction, all of that and every
+ * use of its values precede its update, which is there once.
+ */
+#include "passes/pass.h"
+
+#include <string.h>
+
+typedef struct segment { /* bytes whose last life has ended, by `begin` */
+    uint64_t begin, end;
+    uint32_t block;
+} segment;
+
+typedef struct memory_prover {
+    pps_state *st;
+    const plan_set *set;
+    const plan *plan;
+    arena *mem;
+    uint32_t n_streams;
+    uint32_t *clock;  /* [n_steps][n_streams] */
+    uint32_t *active; /* blocks alive, by offset */
+    uint32_t n_active;
+    uint32_t *last;    /* [n_blocks][n_streams] last access + 1 */
+    uint32_t *ends;    /* blocks by last step: ends[end_at[t]] .. ends[end_at[t + 1]] */
+    uint32_t *end_at;  /* [n_steps + 1] */
+    segment *segments; /* at most two more per block than before */
+    uint32_t n_segments;
+} memory_prover;
+
+static pps_status wrong(const memory_prover *p, uint32_t step, int code, const char *what)
+{
+    const plan_step *s = &p->plan->steps[step];
+    char label[128];
+    plan_step_label(p->set, p->plan, s, label, sizeof label);
+    return pps_error(p->st, s->span, code, "%s: group %u step %u, %s", what, p->plan->group, step,
+                     label);
+}
+
+/* ---- Clocks -------------------------------------------------------------------------------------
+ */
+
+static pps_status make_clocks(memory_prover *p)
+{
+    const plan *mine = p->plan;
+    uint32_t n = p->n_streams, *before;
+    PASS_ALLOC(p->clock, p->mem, (size_t)mine->n_steps * n);
+    PASS_ALLOC(before, p->mem, n);
+    for (uint32_t i = 0; i < mine->n_steps; i++) {
+        const plan_step *s = &mine->steps[i];
+        uint32_t *clock = p->clock + (size_t)i * n;
+        if (before[s->stream] > 0)
+            memcpy(clock, p->clock + (size_t)(before[s->stream] - 1) * n, n * sizeof *clock);
+        clock[s->stream] = before[s->stream];
+        for (uint32_t k = 0; k < s->n_waits; k++) {
+            uint32_t w = mine->waits[s->waits + k];
+            const uint32_t *theirs = p->clock + (size_t)w * n;
+            for (uint32_t j = 0; j < n; j++)
+                clock[j] = theirs[j] > clock[j] ? theirs[j] : clock[j];
+            uint32_t *at = &clock[mine->steps[w].stream];
+            *at = w + 1 > *at ? w + 1 : *at;
+        }
+        before[s->stream] = i + 1;
+    }
+    return PPS_OK;
+}
+
+/* Have all accesses in `last` ([n_streams], step + 1) ended when `step` begins? */
+static bool all_before(const memory_prover *p, const uint32_t *last, uint32_t step)
+{
+    const uint32_t *clock = p->clock + (size_t)step * p->n_streams;
+    for (uint32_t i = 0; i < p->n_streams; i++)
+        if (last[i] > clock[i])
+            return false;
+    return true;
+}
+
+/* ---- Activations --------------------------------------------------------------------------------
+ */
+
+/* Position of the first active block at `offset` or beyond. */
+static uint32_t find_active(const memory_prover *p, uint64_t offset)
+{
+    uint32_t lo = 0, hi = p->n_active;
+    while (lo < hi) {
+        uint32_t mid = lo + (hi - lo) / 2;
+        if (p->plan->blocks[p->active[mid]].offset < offset)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    return lo;
+}
+
+static uint32_t find_segment(const memory_prover *p, uint64_t offset) /* the first ending beyond */
+{
+    uint32_t lo = 0, hi = p->n_segments;
+    while (lo < hi) {
+        uint32_t mid = lo + (hi - lo) / 2;
+        if (p->segments[mid].end <= offset)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    return lo;
+}
+
+static pps_status begin_block(memory_prover *p, uint32_t id)
+{
+    const plan_block *blocks = p->plan->blocks, *b = &blocks[id];
+    uint32_t at = find_active(p, b->offset);
+    if (b->bytes == 0 || b->offset > p->plan->act_bytes ||
+        b->bytes > p->plan->act_bytes - b->offset)
+        return wrong(p, b->first, 519, "a buffer lies outside the plan");
+    if ((at > 0 &&
+         blocks[p->active[at - 1]].offset + blocks[p->active[at - 1]].bytes > b->offset) ||
+        (at < p->n_active && b->offset + b->bytes > blocks[p->active[at]].offset))
+        return wrong(p, b->first, 519, "two live buffers share bytes");
+    for (uint32_t i = find_segment(p, b->offset);
+         i < p->n_segments && p->segments[i].begin < b->offset + b->bytes; i++)
+        if (!all_before(p, p->last + (size_t)p->segments[i].block * p->n_streams, b->first))
+            return wrong(p, b->first, 519, "a buffer's bytes may still be in use");
+    memmove(p->active + at + 1, p->active + at, (p->n_active - at) * sizeof *p->active);
+    p->active[at] = id;
+    p->n_active++;
+    return PPS_OK;
+}
+
+/* The bytes of block `id` remember it, in place of what lay there before. */
+static void end_block(memory_prover *p, uint32_t id)
+{
+    const plan_block *b = &p->plan->blocks[id];
+    uint64_t begin = b->offset, end = b->offset + b->bytes;
+    uint32_t at = find_active(p, b->offset), lo = find_segment(p, begin), hi = lo, n = 0;
+    segment pieces[3];
+    memmove(p->active + at, p->active + at + 1, (p->n_active - at - 1) * sizeof *p->active);
+    p->n_active--;
+    while (hi < p->n_segments && p->segments[hi].begin < end)
+        hi++;
+    if (lo < hi && p->segments[lo].begin < begin)
+        pieces[n++] = (segment){p->segments[lo].begin, begin, p->segments[lo].block};
+    pieces[n++] = (segment){begin, end, id};
+    if (lo < hi && p->segments[hi - 1].end > end)
+        pieces[n++] = (segment){end, p->segments[hi - 1].end, p->segments[hi - 1].block};
+    memmove(p->segments + lo + n, p->segments + hi, (p->n_segments - hi) * sizeof *pieces);
+    memcpy(p->segments + lo, pieces, n * sizeof *pieces);
+    p->n_segments = p->n_segments - (hi - lo) + n;
+}
+
+static pps_status use_buffers(memory_prover *p, uint32_t step)
+{
+    const plan *mine = p->plan;
+    const plan_step *s = &mine->steps[step];
+    for (uint32_t k = 0; k < s->n_bindings; k++) {
+        uint64_t offset = mine->bindings[s->bindings + k];
+        uint32_t at = find_active(p, offset);
+        if (at == p->n_active || mine->blocks[p->active[at]].offset != offset)
+            return wrong(p, step, 520, "a step uses a buffer that is not there");
+        uint32_t id = p->active[at], first = mine->blocks[id].first;
+        uint32_t *last = p->last + (size_t)id * p->n_streams;
+        uint32_t filled = p->clock[(size_t)step * p->n_streams + mine->steps[first].stream];
+        if (first != step && filled < first + 1)
+            return wrong(p, step, 520, "a step uses a buffer that may not be filled yet");
+        last[s->stream] = step + 1;
+    }
+    return PPS_OK;
+}
+
+static pps_status check_blocks(memory_prover *p)
+{
+    const plan *mine = p->plan;
+    uint32_t n = mine->n_blocks, next = 0;
+    PASS_ALLOC(p->active, p->mem, n);
+    PASS_ALLOC(p->last, p->mem, (size_t)n * p->n_streams);
+    PASS_ALLOC(p->segments, p->mem, 2 * (size_t)n);
+    PASS_ALLOC(p->ends, p->mem, n);
+    PASS_ALLOC(p->end_at, p->mem, (size_t)mine->n_steps + 1);
+    for (uint32_t i = 0; i < n; i++) {
+        const plan_block *b = &mine->blocks[i];
+        if (b->first > b->last || b->last >= mine->n_steps ||
+            (i > 0 && b->first < mine->blocks[i - 1].first))
+            return wrong(p, 0, 519, "a buffer lies outside the plan");
+        p->end_at[b->last + 1]++;
+    }
+    for (uint32_t t = 0; t < mine->n_steps; t++)
+        p->end_at[t + 1] += p->end_at[t];
+    for (uint32_t i = n; i-- > 0;) /* fill from each list's end, which becomes its begin */
+        p->ends[--p->end_at[mine->blocks[i].last + 1]] = i;
+    for (uint32_t t = 0; t < mine->n_steps; t++) {
+        uint32_t end = t + 1 < mine->n_steps ? p->end_at[t + 2] : n;
+        for (; next < n && mine->blocks[next].first == t; next++)
+            PPS_TRY(begin_block(p, next));
+        PPS_TRY(use_buffers(p, t));
+        for (uint32_t i = p->end_at[t + 1]; i < end; i++)
+            end_block(p, p->ends[i]);
+    }
+    return PPS_OK;
+}
+
+/* ---- Parameters ---------------------------------------------------------------------------------
+ */
+
+typedef struct bucket_state {
+    uint32_t *grads, *values; /* [n_streams] last use + 1 */
+    bool reduced, updated;
+} bucket_state;
+
+static pps_status check_bucket_step(memory_prover *p, bucket_state *buckets, uint32_t step)
+{
+    const plan_step *s = &p->plan->steps[step];
+    if (s->chunk >= p->plan->n_buckets)
+        return wrong(p, step, 520, "a step works on a bucket that is not there");
+    bucket_state *b = &buckets[s->chunk];
+    if (b->updated || (s->kind == PLAN_ALL_REDUCE && b->reduced))
+        return wrong(p, step, 518, "a bucket is reduced or updated twice");
+    if (!all_before(p, b->grads, step))
+        return wrong(p, step, 520, "a gradient may not be complete yet");
+    if (s->kind == PLAN_UPDATE) {
+        if (p->plan->buckets[s->chunk].reduced != b->reduced)
+            return wrong(p, step, 520, "a gradient is not summed over its replicas");
+        if (!all_before(p, b->values, step))
+            return wrong(p, step, 519, "a parameter may still be in use");
+    }
+    b->grads[s->stream] = step + 1;
+    b->reduced |= s->kind == PLAN_ALL_REDUCE;
+    b->updated |= s->kind == PLAN_UPDATE;
+    return PPS_OK;
+}
+
+/* The buckets that a program uses, each once: `2 * bucket`, plus 1 for its gradients. Programs
+ * belong to one plan, so their lists are made when first met. */
+static pps_status program_uses(memory_prover *p, const uint32_t *param_bucket, uint8_t *marks,
+                               uint32_t program, ir_range *lists, uint32_t **uses, uint32_t step)
+{
+    const plan_set *set = p->set;
+    const plan_program *g = &set->programs[program];
+    uint32_t n_all = 0, n = 0, *list;
+    for (uint32_t k = 0; k < g->n_kernels; k++)
+        n_all += set->kernels[g->kernels + k].n_operands;
+    PASS_ALLOC(list, p->mem, n_all);
+    for (uint32_t k = 0; k < g->n_kernels; k++) {
+        const plan_kernel *kernel = &set->kernels[g->kernels + k];
+        for (uint32_t i = 0; i < kernel->n_operands; i++) {
+            const plan_operand *o = &set->operands[kernel->operands + i];
+            if (o->space != PLAN_PARAM && o->space != PLAN_GRAD)
+                continue;
+            if (o->index >= set->n_params || param_bucket[o->index] == IR_NONE)
+                return wrong(p, step, 520, "a step uses a parameter that is not there");
+            uint32_t use = 2 * param_bucket[o->index] + (o->space == PLAN_GRAD);
+            if (!marks[use])
+                list[n++] = use;
+            marks[use] = 1;
+        }
+    }
+    for (uint32_t i = 0; i < n; i++)
+        marks[list[i]] = 0;
+    lists[program] = (ir_range){1, n};
+    uses[program] = list;
+    return PPS_OK;
+}
+
+static pps_status check_buckets(memory_prover *p)
+{
+    const plan *mine = p->plan;
+    uint32_t *param_bucket, **uses;
+    ir_range *lists; /* .begin: made */
+    bucket_state *buckets;
+    uint8_t *marks;
+    PASS_ALLOC(param_bucket, p->mem, p->set->n_params);
+    PASS_ALLOC(uses, p->mem, p->set->n_programs);
+    PASS_ALLOC(lists, p->mem, p->set->n_programs);
+    PASS_ALLOC(buckets, p->mem, mine->n_buckets);
+    PASS_ALLOC(marks, p->mem, 2 * (size_t)mine->n_buckets);
+    memset(param_bucket, 0xff, p->set->n_params * sizeof *param_bucket);
+    for (uint32_t b = 0; b < mine->n_buckets; b++) {
+        PASS_ALLOC(buckets[b].grads, p->mem, p->n_streams);
+        PASS_ALLOC(buckets[b].values, p->mem, p->n_streams);
+        for (uint32_t i = 0; i < mine->buckets[b].n; i++)
+            param_bucket[mine->params[mine->buckets[b].first + i].param] = b;
+    }
+    for (uint32_t t = 0; t < mine->n_steps; t++) {
+        const plan_step *s = &mine->steps[t];
+        if (s->kind == PLAN_ALL_REDUCE || s->kind == PLAN_UPDATE)
+            PPS_TRY(check_bucket_step(p, buckets, t));
+        if (s->kind != PLAN_COMPUTE)
+            continue;
+        if (lists[s->program].begin == 0)
+            PPS_TRY(program_uses(p, param_bucket, marks, s->program, lists, uses, t));
+        for (uint32_t i = 0; i < lists[s->program].n; i++) {
+            uint32_t use = uses[s->program][i];
+            bucket_state *b = &buckets[use / 2];
+            if (b->updated || (use % 2 == 1 && b->reduced))
+                return wrong(p, t, 520, "a step comes after the reduction or update it is for");
+            (use % 2 == 1 ? b->grads : b->values)[s->stream] = t + 1;
+        }
+    }
+    for (uint32_t b = 0; b < mine->n_buckets; b++)
+        if (!buckets[b].updated)
+            return wrong(p, 0, 521, "a bucket is never updated");
+    return PPS_OK;
+}
+
+pps_status pass_prove_memory(pps_state *st, const plan_set *set, const plan *p, arena *mem)
+{
+    memory_prover m = {.st = st, .set = set, .plan = p, .mem = mem, .n_streams = set->n_streams};
+    if (p->n_steps == 0)
+        return PPS_OK;
+    PPS_TRY(make_clocks(&m));
+    PPS_TRY(check_blocks(&m));
+    return check_buckets(&m);
+}

@@ -1,0 +1,212 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * memory_place on random lives, streams and waits, against the rule itself: bytes are used again
+ * only by a step that begins after every earlier access to them has ended.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "passes/pass.h"
+
+enum { MAX_STEPS = 90, MAX_STREAMS = 4, MAX_LIVES = 80 };
+
+typedef struct trial {
+    plan_step steps[MAX_STEPS];
+    uint32_t clock[MAX_STEPS * MAX_STREAMS];
+    bool before[MAX_STEPS]
+               [MAX_STEPS]; /* [a][b]: a has ended when b begins; by closure, not clocks */
+    memory_life lives[MAX_LIVES];
+    uint32_t n_steps, n_streams, n_lives;
+} trial;
+
+static uint32_t seed;
+
+static uint32_t random_below(uint32_t n)
+{
+    seed = seed * 1664525u + 1013904223u;
+    return (uint32_t)(((uint64_t)(seed >> 8) * n) >> 24);
+}
+
+/* Streams, then waits: `before` by walking edges, `clock` as lower.c keeps it. */
+static void make_steps(trial *t, uint32_t n_steps, uint32_t n_streams)
+{
+    uint32_t last[MAX_STREAMS] = {0};
+    t->n_steps = n_steps;
+    t->n_streams = n_streams;
+    for (uint32_t i = 0; i < n_steps; i++) {
+        uint32_t stream = random_below(n_streams), *clock = t->clock + i * n_streams;
+        t->steps[i] = (plan_step){.stream = (uint16_t)stream};
+        memset(clock, 0, n_streams * sizeof *clock);
+        for (uint32_t a = 0; a < n_steps; a++)
+            t->before[a][i] = false;
+        uint32_t preds[3], n_preds = 0;
+        if (last[stream] > 0)
+            preds[n_preds++] = last[stream] - 1;
+        for (uint32_t k = random_below(3); k > 0 && i > 0; k--)
+            preds[n_preds++] = random_below(i);
+        for (uint32_t k = 0; k < n_preds; k++) {
+            uint32_t p = preds[k], of = t->steps[p].stream;
+            t->before[p][i] = true;
+            for (uint32_t a = 0; a < p; a++)
+                t->before[a][i] |= t->before[a][p];
+            for (uint32_t s = 0; s < n_streams; s++)
+                if (t->clock[p * n_streams + s] > clock[s])
+                    clock[s] = t->clock[p * n_streams + s];
+            if (clock[of] < p + 1)
+                clock[of] = p + 1;
+        }
+        last[stream] = i + 1;
+    }
+}
+
+static void access_life(trial *t, memory_life *l, uint32_t step)
+{
+    for (uint32_t k = 0; k < l->n_access; k++)
+        if (t->steps[l->access[k]].stream == t->steps[step].stream) {
+            l->access[k] = step > l->access[k] ? step : l->access[k];
+            return;
+        }
+    l->access[l->n_access++] = step;
+}
+
+static int by_first(const void *a, const void *b)
+{
+    uint32_t x = ((const memory_life *)a)->first, y = ((const memory_life *)b)->first;
+    return (x > y) - (x < y);
+}
+
+static void make_lives(trial *t, uint32_t n, bool equal_sizes)
+{
+    t->n_lives = n;
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t first = random_below(t->n_steps), span = random_below(12) + 1;
+        memory_life *l = &t->lives[i];
+        *l = (memory_life){
+            .first = first, .last = first, .bytes = equal_sizes ? 64 : 64 * (1 + random_below(20))};
+        access_life(t, l, first);
+        for (uint32_t k = random_below(4); k > 0; k--) {
+            uint32_t step = first + random_below(span);
+            if (step < t->n_steps)
+                access_life(t, l, step);
+        }
+        for (uint32_t k = 0; k < l->n_access; k++)
+            l->last = l->access[k] > l->last ? l->access[k] : l->last;
+    }
+    qsort(t->lives, n, sizeof *t->lives, by_first);
+}
+
+static uint64_t most_live(const trial *t)
+{
+    uint64_t most = 0;
+    for (uint32_t i = 0; i < t->n_steps; i++) {
+        uint64_t live = 0;
+        for (uint32_t k = 0; k < t->n_lives; k++)
+            if (t->lives[k].first <= i && i <= t->lives[k].last)
+                live += t->lives[k].bytes;
+        most = live > most ? live : most;
+    }
+    return most;
+}
+
+static void check_places(const trial *t, uint64_t bytes)
+{
+    for (uint32_t i = 0; i < t->n_lives; i++) {
+        const memory_life *a = &t->lives[i];
+        assert_true(a->offset + a->bytes <= bytes);
+        for (uint32_t j = i + 1; j < t->n_lives; j++) {
+            const memory_life *b = &t->lives[j];
+            if (a->offset + a->bytes <= b->offset || b->offset + b->bytes <= a->offset)
+                continue;
+            assert_true(a->last < b->first);
+            for (uint32_t k = 0; k < a->n_access; k++)
+                if (!t->before[a->access[k]][b->first])
+                    fail_msg("seed %u: step %u may still use what step %u fills", seed,
+                             a->access[k], b->first);
+        }
+    }
+}
+
+static void run_trial(trial *t, uint64_t *ret_bytes, uint64_t *ret_most)
+{
+    arena scratch;
+    arena_init(&scratch, NULL, NULL);
+    assert_int_equal(memory_place(&scratch, t->lives, t->n_lives, t->steps, t->n_steps, t->clock,
+                                  t->n_streams, ret_bytes, ret_most),
+                     PPS_OK);
+    arena_done(&scratch);
+}
+
+static void bytes_are_used_again_only_when_free(void **state)
+{
+    static trial t;
+    (void)state;
+    uint64_t sum_bytes = 0, sum_lives = 0;
+    for (uint32_t n = 0; n < 1500; n++) {
+        uint64_t bytes, most;
+        seed = n;
+        make_steps(&t, 2 + random_below(MAX_STEPS - 2), 1 + random_below(MAX_STREAMS));
+        make_lives(&t, random_below(MAX_LIVES), false);
+        run_trial(&t, &bytes, &most);
+        check_places(&t, bytes);
+        assert_int_equal(most, most_live(&t));
+        assert_true(bytes >= most);
+        sum_bytes += bytes;
+        for (uint32_t k = 0; k < t.n_lives; k++)
+            sum_lives += t.lives[k].bytes;
+    }
+    assert_true(sum_bytes * 2 < sum_lives); /* and they are used again */
+}
+
+/* One stream and one size: nothing can be lost between lives. */
+static void equal_lives_on_one_stream_need_the_least(void **state)
+{
+    static trial t;
+    (void)state;
+    for (uint32_t n = 0; n < 300; n++) {
+        uint64_t bytes, most;
+        seed = n;
+        make_steps(&t, MAX_STEPS, 1);
+        make_lives(&t, MAX_LIVES, true);
+        run_trial(&t, &bytes, &most);
+        check_places(&t, bytes);
+        assert_int_equal(bytes, most);
+    }
+}
+
+/* What another stream has touched last is not free before that is known to have ended. */
+static void another_stream_keeps_its_bytes(void **state)
+{
+    (void)state;
+    for (int known = 0; known < 2; known++) {
+        arena scratch;
+        uint64_t bytes, most;
+        plan_step steps[4] = {{.stream = 0}, {.stream = 1}, {.stream = 0}, {.stream = 0}};
+        const uint32_t clock[8] = {0, 0, 1, 0, 1, 0, 3, known ? 2 : 0};
+        memory_life lives[2] = {
+            {.bytes = 128, .first = 0, .last = 1, .access = {0, 1}, .n_access = 2},
+            {.bytes = 128, .first = 3, .last = 3, .access = {3}, .n_access = 1}};
+        arena_init(&scratch, NULL, NULL);
+        assert_int_equal(memory_place(&scratch, lives, 2, steps, 4, clock, 2, &bytes, &most),
+                         PPS_OK);
+        assert_int_equal(bytes, known ? 128 : 256);
+        assert_int_equal(most, 128);
+        arena_done(&scratch);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(bytes_are_used_again_only_when_free),
+        cmocka_unit_test(equal_lives_on_one_stream_need_the_least),
+        cmocka_unit_test(another_stream_keeps_its_bytes),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
