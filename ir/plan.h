@@ -191,7 +191,7 @@ typedef struct plan_set {
     uint32_t n_chunks;
     ir_train train;
     uint32_t n_nodes, n_edges; /* of the DAG it came from */
-    double bubble, makespan;   /* unit costs, rows: see pass_bubble */
+    double bubble, makespan;   /* of the rows with unit costs; NaN where they have none */
     double compile_ms;
     char **row_text; /* [n_groups] canonical row each group runs, "" when it has none */
 } plan_set;

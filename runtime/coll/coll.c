@@ -54,9 +54,10 @@ static bool is_ready(const coll_entry *e, uint64_t ticket)
     return atomic_load_explicit(&e->ready, memory_order_acquire) == ticket + 1;
 }
 
+/* Not "equal": a later send may have taken the entry, and been read, before this one was polled. */
 static bool is_done(const coll_entry *e, uint64_t ticket)
 {
-    return atomic_load_explicit(&e->done, memory_order_acquire) == ticket + 1;
+    return atomic_load_explicit(&e->done, memory_order_acquire) > ticket;
 }
 
 static void publish(coll_rank *r, const coll_op *op, uint32_t peer, coll_entry *e, uint64_t ticket)

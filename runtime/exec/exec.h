@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * exec.h: one rank runs its plan. Knows steps, streams and waits; knows no strategy, and nothing of how
- * work is done: a backend computes and communicates.
+ * exec.h: one rank runs its plan. Knows steps, streams and waits; knows no strategy, and nothing of
+ * how work is done: a backend computes and communicates.
  */
 #ifndef PPS_RUNTIME_EXEC_H
 #define PPS_RUNTIME_EXEC_H
@@ -31,11 +31,11 @@ struct exec_rank {
     const plan_set *set;
     const plan *plan;
     uint32_t rank, group_index;
-    char *arena;     /* plan->total_bytes */
-    double *losses;  /* [set->n_losses] for this rank: slots of its own F steps are written */
-    uint64_t epoch;  /* training step, from 0 */
-    exec_mark *marks; /* [plan->n_steps], or NULL */
-    uint64_t origin_ns; /* the run's start (CLOCK_MONOTONIC): marks count from here */
+    char *arena;          /* plan->total_bytes */
+    double *losses;       /* [set->n_losses] for this rank: slots of its own F steps are written */
+    uint64_t epoch;       /* training step, from 0 */
+    exec_mark *marks;     /* [plan->n_steps], or NULL */
+    uint64_t origin_ns;   /* the run's start (CLOCK_MONOTONIC): marks count from here */
     uint64_t *sent_bytes; /* [PLAN_STEP_KIND_COUNT] running sums */
     float lr_scale;
     const exec_backend *backend;
@@ -48,11 +48,12 @@ struct exec_rank {
 };
 
 /* Allocates what the step loop needs; nothing is allocated later. When built with AddressSanitizer,
- * activation blocks that are not in use are poisoned from here to exec_rank_done. `backend` is set. */
+ * activation blocks that are not in use are poisoned from here to exec_rank_done. `backend` is set.
+ */
 pps_status exec_rank_init(exec_rank *r);
 void exec_rank_done(exec_rank *r);
-/* One training step: every step of the plan once. The plan is issued in order: a communication joins
- * its stream's queue, computing waits until it can begin. */
+/* One training step: every step of the plan once. The plan is issued in order: a communication
+ * joins its stream's queue, computing waits until it can begin. */
 pps_status exec_run_step(exec_rank *r);
 
 /* cpu_backend.c: compute by cpu kernels, communication by coll */
@@ -62,18 +63,22 @@ pps_status exec_cpu_backend_new(exec_rank *r, struct coll_rank *coll, const stru
                                 void **ret_self);
 void exec_cpu_backend_free(void *self);
 extern const exec_backend exec_cpu_backend;
-/* paced_backend.c: computes and links sleep instead of working, by the costs given; several ranks as
- * processes or threads, over the same coll for rendezvous. No data moves: exec_rank.arena is scratch of
- * exec_paced_arena_bytes. B takes two units (BI then BW), UPDATE nothing, COUNTS the latency alone. */
+/* paced_backend.c: computes and links sleep instead of working, by the costs given; several ranks
+ * as processes or threads, over the same coll for rendezvous. No data moves: exec_rank.arena is
+ * scratch of exec_paced_arena_bytes. B takes two units (BI then BW), UPDATE nothing, COUNTS the
+ * latency alone. */
 uint64_t exec_paced_arena_bytes(const plan_set *set);
 typedef struct exec_paced_costs {
     double compute_ns_per_flop; /* or, when unit_ns > 0, every F, BI, BW of a chunk takes unit_ns */
     double unit_ns;
-    double comm_ratio;   /* > 0: every communication takes comm_ratio * unit_ns */
+    double comm_ratio;              /* > 0: every communication takes comm_ratio * unit_ns */
     double latency_ns, ns_per_byte; /* otherwise latency + bytes * ns_per_byte */
 } exec_paced_costs;
-pps_status exec_paced_backend_new(exec_rank *r, struct coll_rank *coll, const exec_paced_costs *costs,
-                                  void **ret_self);
+/* Costs under which every F, BI, BW takes `unit_ns`, every communication but COUNTS the same time,
+ * and all ranks' communication together `comm_share` of their computes. */
+exec_paced_costs exec_paced_share(const plan_set *set, double unit_ns, double comm_share);
+pps_status exec_paced_backend_new(exec_rank *r, struct coll_rank *coll,
+                                  const exec_paced_costs *costs, void **ret_self);
 void exec_paced_backend_free(void *self);
 extern const exec_backend exec_paced_backend;
 

@@ -80,6 +80,23 @@ static uint64_t cost_ns(const paced_self *self, const exec_rank *r, const plan_s
     return 0;
 }
 
+exec_paced_costs exec_paced_share(const plan_set *set, double unit_ns, double comm_share)
+{
+    double units = 0, n_comm = 0;
+    for (uint32_t g = 0; g < set->n_groups; g++) {
+        const plan *p = &set->plans[g];
+        for (uint32_t i = 0; i < p->n_steps; i++) {
+            const plan_step *s = &p->steps[i];
+            if (s->kind == PLAN_COMPUTE)
+                units += p->n_ranks * (s->pass == PPS_PASS_B ? 2.0 : 1.0);
+            else if (s->kind != PLAN_UPDATE && s->kind != PLAN_COUNTS)
+                n_comm += p->n_ranks;
+        }
+    }
+    return (exec_paced_costs){.unit_ns = unit_ns,
+                              .comm_ratio = n_comm > 0 ? comm_share * units / n_comm : 0};
+}
+
 static uint64_t ready_ns(const paced_self *self, const exec_rank *r, const plan_step *s)
 {
     uint64_t ready = later(self->epoch_ns, self->last[s->stream]);
