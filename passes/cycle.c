@@ -226,9 +226,9 @@ pps_status schedule_report_cycle(pass_cx *cx, const schedule_graph *s)
 {
     dag *d = cx->dag;
     search x = {.s = s};
-    PASS_ALLOC(x.waiting, cx->scratch, d->n_nodes);
-    PASS_ALLOC(x.queue, cx->scratch, d->n_nodes + 1);
-    PASS_ALLOC(x.from, cx->scratch, d->n_nodes);
+    PASS_ALLOC(x.waiting, cx->phase, d->n_nodes);
+    PASS_ALLOC(x.queue, cx->phase, d->n_nodes + 1);
+    PASS_ALLOC(x.from, cx->phase, d->n_nodes);
     for (uint32_t v = 0; v < d->n_nodes; v++)
         if (schedule_vertex(d, v) == v && dag_alive(d, v)) {
             x.current = v;
@@ -266,7 +266,7 @@ pps_status schedule_report_cycle(pass_cx *cx, const schedule_graph *s)
         return pps_error(cx->st, none, 9902, "the schedule is stuck without a cycle");
     }
     uint32_t *cycle, n = 0;
-    PASS_ALLOC(cycle, cx->scratch, d->n_nodes);
+    PASS_ALLOC(cycle, cx->phase, d->n_nodes);
     for (uint32_t v = x.current; v != x.target; v = x.from[v])
         cycle[n++] = v;
     cycle[n++] = x.target;

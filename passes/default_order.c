@@ -41,14 +41,14 @@ static pps_status make_stages(sim *s)
     const dag *d = cx->dag;
     const ir_graph *g = cx->program->graph;
     uint32_t *of, current = 0;
-    PASS_ALLOC(of, cx->scratch, g->n_chunks);
+    PASS_ALLOC(of, cx->phase, g->n_chunks);
     for (uint32_t c = 0; c < g->n_chunks; c++) {
         uint32_t tag = dag_stage(g, c);
         of[c] = current = tag == IR_NONE ? current : tag;
         if (of[c] >= s->n_stages)
             s->n_stages = of[c] + 1;
     }
-    PASS_ALLOC(s->stages, cx->scratch, s->n_stages);
+    PASS_ALLOC(s->stages, cx->phase, s->n_stages);
     for (uint32_t i = 0; i < s->n_stages; i++)
         s->stages[i].group = IR_NONE;
     for (uint32_t c = 0; c < g->n_chunks; c++) {
@@ -59,7 +59,7 @@ static pps_status make_stages(sim *s)
     }
     /* distinct neighbours */
     uint8_t *joined;
-    PASS_ALLOC(joined, cx->scratch, (size_t)s->n_stages * s->n_stages);
+    PASS_ALLOC(joined, cx->phase, (size_t)s->n_stages * s->n_stages);
     uint32_t n_edges = 0;
     for (uint32_t l = 0; l < d->n_links; l++) {
         uint32_t a = of[d->links[l].src], b = of[d->links[l].dst];
@@ -68,7 +68,7 @@ static pps_status make_stages(sim *s)
             n_edges++;
         }
     }
-    PASS_ALLOC(s->edges, cx->scratch, 2 * (size_t)n_edges);
+    PASS_ALLOC(s->edges, cx->phase, 2 * (size_t)n_edges);
     uint32_t at = 0;
     for (uint32_t i = 0; i < s->n_stages; i++) {
         stage *k = &s->stages[i];
@@ -92,8 +92,8 @@ static pps_status make_stages(sim *s)
                 s->stages[i].cap = s->stages[j].cap + 1;
         }
     }
-    PASS_ALLOC(s->group_stages, cx->scratch, d->n_groups);
-    PASS_ALLOC(s->group_list, cx->scratch, s->n_stages);
+    PASS_ALLOC(s->group_stages, cx->phase, d->n_groups);
+    PASS_ALLOC(s->group_list, cx->phase, s->n_stages);
     at = 0;
     for (uint32_t i = 0; i < d->n_groups; i++) {
         s->group_stages[i].begin = at;
@@ -212,14 +212,14 @@ pps_status pass_default_rows(pass_cx *cx, const bool *has_row)
     sim s = {.cx = cx};
     double now = 0.0;
     PPS_TRY(make_stages(&s));
-    PASS_ALLOC(s.busy_until, cx->scratch, d->n_groups);
-    PASS_ALLOC(s.running, cx->scratch, d->n_groups);
-    PASS_ALLOC(s.running_b, cx->scratch, d->n_groups);
-    PASS_ALLOC(s.n_row, cx->scratch, d->n_groups);
-    PASS_ALLOC(s.rows, cx->scratch, d->n_groups);
+    PASS_ALLOC(s.busy_until, cx->phase, d->n_groups);
+    PASS_ALLOC(s.running, cx->phase, d->n_groups);
+    PASS_ALLOC(s.running_b, cx->phase, d->n_groups);
+    PASS_ALLOC(s.n_row, cx->phase, d->n_groups);
+    PASS_ALLOC(s.rows, cx->phase, d->n_groups);
     for (uint32_t g = 0; g < d->n_groups; g++) {
         s.running[g] = IR_NONE;
-        PASS_ALLOC(s.rows[g], cx->scratch, 2 * (size_t)s.group_stages[g].n * d->n_mb);
+        PASS_ALLOC(s.rows[g], cx->phase, 2 * (size_t)s.group_stages[g].n * d->n_mb);
     }
     do {
         for (uint32_t g = 0; g < d->n_groups; g++)

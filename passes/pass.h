@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * pass.h: what the passes hand on to each other. Arrays over nodes are flat and named by node id;
- * `mem` lives as long as the plans, `scratch` as long as the compilation.
+ * pass.h: what the passes hand on to each other. Arrays over nodes are flat and named by node id.
  */
 #ifndef PPS_PASS_H
 #define PPS_PASS_H
@@ -41,7 +40,10 @@ typedef struct pass_cx {
     pps_state *st;
     ir_program *program;
     const pass_options *options;
-    arena *mem, *scratch;
+    arena *mem;      /* lives as long as the plans */
+    arena *scratch;  /* as long as the compilation */
+    arena *ordering; /* from order to schedule */
+    arena *phase;    /* as long as one pass */
     dag *dag;
 
     /* order */
@@ -121,17 +123,17 @@ pps_status pass_default_rows(pass_cx *cx, const bool *has_row);
 /* memory.c: slots by liveness. Life i is written first by step first[i] of the plan and last
  * touched by the steps in its access list. */
 typedef struct memory_life {
-    uint64_t bytes;
-    uint64_t offset;      /* result */
-    uint32_t first, last; /* issue positions */
-    uint32_t access[4];   /* last access by each stream that touches it */
+    uint32_t units, offset; /* PLAN_ALIGN bytes each; offset is the result */
+    uint32_t first, last;   /* issue positions */
+    uint32_t access[4];     /* last access by each stream that touches it */
     uint8_t n_access, what;
 } memory_life;
 /* `clock[step * n_streams + s]`: highest step of stream s known complete when `step` starts,
- * plus 1. Lives are sorted by `first`. Results: offsets, *ret_bytes (arena), *ret_max_live. */
-pps_status memory_place(arena *scratch, memory_life *lives, uint32_t n, const plan_step *steps,
-                        uint32_t n_steps, const uint32_t *clock, uint32_t n_streams,
-                        uint64_t *ret_bytes, uint64_t *ret_max_live);
+ * plus 1. order[0..n) names the lives that are used, sorted by `first`. Results: offsets,
+ * *ret_bytes (arena), *ret_max_live. */
+pps_status memory_place(arena *scratch, memory_life *lives, const uint32_t *order, uint32_t n,
+                        const plan_step *steps, uint32_t n_steps, const uint32_t *clock,
+                        uint32_t n_streams, uint64_t *ret_bytes, uint64_t *ret_max_live);
 
 /* layout.c: bytes of `tensor` as `chunk` holds it, for one microbatch on one rank. */
 uint64_t pass_tensor_bytes(const pass_cx *cx, ir_id tensor, uint32_t chunk);

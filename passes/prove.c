@@ -28,7 +28,7 @@ typedef struct prover {
 
 static pps_status wrong(const prover *p, const plan_step *s, int code, const char *what)
 {
-    return pps_error(p->st, s->span, code, "%s", what);
+    return pps_error(p->st, plan_place_of(p->set, s), code, "%s", what);
 }
 
 static pps_status check_waits(const prover *p, const plan *mine)
@@ -71,7 +71,9 @@ static pps_status match_transfers(prover *p)
             }
             const plan_step *o = &set->plans[group[s->seq]].steps[first[s->seq]];
             if (!transfer || o->kind == s->kind || (o->kind != PLAN_SEND && o->kind != PLAN_RECV) ||
-                s->peer_group != group[s->seq] || o->peer_group != g || s->bytes != o->bytes)
+                plan_work_of(set, s)->peer_group != group[s->seq] ||
+                plan_work_of(set, o)->peer_group != g ||
+                plan_work_of(set, s)->bytes != plan_work_of(set, o)->bytes)
                 return wrong(p, s, 511, "a transfer does not match its other end");
             if (p->partner[p->base[g] + i] != IR_NONE)
                 return wrong(p, s, 511, "three steps share one transfer");
@@ -194,7 +196,7 @@ static pps_status check_cycles(prover *p)
             if (waiting[vertex_of(p, p->base[g] + i)] == 0 || s->kind == PLAN_COMPUTE)
                 continue;
             if (diag == NULL)
-                diag = pps_diag_start(p->st, PPS_SEV_ERROR, 502, s->span,
+                diag = pps_diag_start(p->st, PPS_SEV_ERROR, 502, plan_place_of(set, s),
                                       "the plans wait for each other");
             plan_step_label(set, &set->plans[g], s, label, sizeof label);
             if (shown++ < 8)
@@ -219,7 +221,7 @@ static pps_status check_once(const prover *p)
             const plan_step *s = &set->plans[g].steps[i];
             if (s->kind != PLAN_COMPUTE)
                 continue;
-            uint8_t *bits = &seen[(size_t)s->chunk * set->n_mb + s->mb];
+            uint8_t *bits = &seen[(size_t)plan_work_of(set, s)->chunk * set->n_mb + s->mb];
             uint8_t bit = (uint8_t)(1u << s->pass);
             uint8_t against = s->pass == PPS_PASS_B ? 1 << PPS_PASS_BI | 1 << PPS_PASS_BW
                               : s->pass == PPS_PASS_BI || s->pass == PPS_PASS_BW ? 1 << PPS_PASS_B
@@ -240,7 +242,7 @@ static pps_status check_slots(const prover *p, const plan *mine)
         const plan_block *b = &mine->blocks[i];
         uint32_t keep = 0, lo = 0, hi;
         if (b->first > b->last || b->last >= mine->n_steps ||
-            b->offset + b->bytes > mine->act_bytes || b->first < next)
+            ((uint64_t)b->offset + b->units) * PLAN_ALIGN > mine->act_bytes || b->first < next)
             return wrong(p, &mine->steps[0], 519, "a buffer lies outside the plan");
         if (b->first > next) {
             for (uint32_t k = 0; k < n_active; k++)
@@ -257,9 +259,9 @@ static pps_status check_slots(const prover *p, const plan *mine)
             else
                 hi = mid;
         }
-        if ((lo > 0 && mine->blocks[active[lo - 1]].offset + mine->blocks[active[lo - 1]].bytes >
+        if ((lo > 0 && mine->blocks[active[lo - 1]].offset + mine->blocks[active[lo - 1]].units >
                            b->offset) ||
-            (lo < n_active && b->offset + b->bytes > mine->blocks[active[lo]].offset))
+            (lo < n_active && b->offset + b->units > mine->blocks[active[lo]].offset))
             return wrong(p, &mine->steps[b->first], 519, "two live buffers share bytes");
         memmove(active + lo + 1, active + lo, (n_active - lo) * sizeof *active);
         active[lo] = i;
