@@ -203,6 +203,7 @@ typedef struct plan_set {
     ir_train train;
     uint32_t n_nodes, n_edges; /* of the DAG it came from */
     double bubble, makespan;   /* unit costs, rows: see pass_bubble */
+    double hidden; /* part of the exchanges in overlapped groups under compute, by costs; -1: none */
     double compile_ms;
     char **row_text; /* [n_groups] canonical row each group runs, "" when it has none */
 } plan_set;

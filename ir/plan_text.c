@@ -53,10 +53,12 @@ void plan_dump(const plan_set *set, uint32_t group, ir_print_fn print, void *ud)
     for (uint32_t i = 0; i < p->n_ranks; i++)
         out(print, ud, i == 0 ? "%u" : ",%u", set->group_ranks[p->ranks + i]);
     out(print, ud,
-        " steps=%u params=%llu grads=%llu optimizer=%llu data=%llu activations=%llu total=%llu\n",
+        " steps=%u params=%llu grads=%llu optimizer=%llu data=%llu activations=%llu "
+        "live=%llu total=%llu\n",
         p->n_steps, (unsigned long long)p->param_bytes,
         (unsigned long long)(p->opt_offset - p->grad_offset), (unsigned long long)p->opt_bytes,
         (unsigned long long)p->data_bytes, (unsigned long long)p->act_bytes,
+        (unsigned long long)p->max_live_bytes,
         (unsigned long long)p->total_bytes);
     for (uint32_t b = 0; b < p->n_buckets; b++)
         out(print, ud, "bucket %u params=%u offset=%llu bytes=%llu%s\n", b, p->buckets[b].n,

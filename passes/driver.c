@@ -161,6 +161,7 @@ pps_status pps_compile(pps_state *st, ir_program *p, const pass_options *options
         free(mem);
         return status;
     }
+    cx.set->hidden = cx.exchanged > 0.0 ? 1.0 - cx.exposed / cx.exchanged : -1.0;
     cx.set->compile_ms = now_ms() - begin;
     *ret = cx.set;
     return PPS_OK;

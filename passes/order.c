@@ -354,7 +354,7 @@ static pps_status read_row(order_cx *o, uint32_t row_index)
                 cap = 2 * n;
                 PASS_ALLOC(merged, cx->phase, cap);
             }
-            pass_interleave(o->nodes + begin, o->counts, n_ops, merged);
+            PPS_TRY(pass_interleave(cx, o->nodes + begin, o->counts, n_ops, merged));
             memcpy(o->nodes + begin, merged, n * sizeof *merged);
             for (uint32_t k = begin; k < o->n_nodes; k++)
                 cx->node_overlap[o->nodes[k]] = 1;

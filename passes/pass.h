@@ -36,6 +36,8 @@ typedef struct pass_chunk { /* layout of a chunk, for one microbatch on one rank
         loss_first; /* first loss slot of microbatch 0; the next microbatch's are n_loss_step on */
 } pass_chunk;
 
+enum { PASS_MEMOS = 256 };
+
 typedef struct pass_cx {
     pps_state *st;
     ir_program *program;
@@ -45,6 +47,7 @@ typedef struct pass_cx {
     arena *ordering; /* from order to schedule */
     arena *phase;    /* as long as one pass */
     dag *dag;
+    uint32_t *local_rows; /* [n_groups] batch rows of one microbatch on one rank */
 
     /* order */
     uint32_t **order_of;   /* [n_groups] its compute nodes in order, updates last */
@@ -59,6 +62,8 @@ typedef struct pass_cx {
     uint32_t *extra_src, *extra_dst; /* edges between nodes that rows with transfers add */
     uint32_t *extra_entry;           /* the entry behind each */
     uint32_t n_extra;
+    struct interleave_memo *memos[PASS_MEMOS]; /* interleave.c's */
+    double exchanged, exposed; /* seconds of exchange in overlapped groups; not under compute */
 
     /* schedule */
     uint32_t *jit; /* [n_nodes] SEND: compute node of the receiving group its transfer waits for */
@@ -72,8 +77,7 @@ typedef struct pass_cx {
     pass_chunk *chunks;
     pass_bind *binds;
     uint32_t n_binds, cap_binds;
-    uint32_t *local_rows; /* [n_groups] batch rows of one microbatch on one rank */
-    plan_set *set;        /* grows from layout on */
+    plan_set *set; /* grows from layout on */
     uint32_t cap_programs, cap_kernels, cap_operands;
     uint32_t n_loss_step; /* loss slots per microbatch */
 
@@ -112,7 +116,8 @@ pps_status pass_buckets(pass_cx *cx); /* buckets.c, part of the dag pass */
 
 /* interleave.c: merge the chains of an overlapped group's ops. `nodes` holds the ops' nodes one op
  * after the other, n[i] of op i; `ret` gets them in the order in which they are to run. */
-void pass_interleave(const uint32_t *nodes, const uint32_t *n, uint32_t n_ops, uint32_t *ret);
+pps_status pass_interleave(pass_cx *cx, const uint32_t *nodes, const uint32_t *n, uint32_t n_ops,
+                           uint32_t *ret);
 
 /* transfer_order.c: rows that name transfers, SEND(F(0, 1)), as extra edges. */
 pps_status pass_transfer_order(pass_cx *cx);
@@ -135,7 +140,9 @@ pps_status memory_place(arena *scratch, memory_life *lives, const uint32_t *orde
                         const plan_step *steps, uint32_t n_steps, const uint32_t *clock,
                         uint32_t n_streams, uint64_t *ret_bytes, uint64_t *ret_max_live);
 
-/* layout.c: bytes of `tensor` as `chunk` holds it, for one microbatch on one rank. */
+/* sizes.c: cx->local_rows (E0210 where the batch does not divide); bytes of `tensor` as `chunk`
+ * holds it, for one microbatch on one rank. */
+pps_status pass_local_rows(pass_cx *cx);
 uint64_t pass_tensor_bytes(const pass_cx *cx, ir_id tensor, uint32_t chunk);
 
 #define PASS_ALLOC(ptr, arena_, count)                                       \

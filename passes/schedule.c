@@ -19,7 +19,7 @@
  * The issue order of a group keeps each stream in global order and issues communication as early as
  * its own device allows, right after the compute it depends on.
  */
-#include "passes/pass.h"
+#include "passes/machine.h"
 #include "passes/schedule.h"
 
 #include <string.h>
@@ -237,33 +237,26 @@ static void release(void *ud, uint32_t v)
         push(&k->q, (entry){k->ready[v], v, priority_of(k->s->cx->dag, v)});
 }
 
-/* Cost of a chunk's passes relative to the mean forward. Only the order depends on it. */
+/* Seconds of each chunk's passes. Only the order depends on them. */
 static pps_status chunk_costs(pass_cx *cx, double (**ret)[IR_PHASE_COUNT])
 {
     const ir_graph *g = cx->program->graph;
-    double(*costs)[IR_PHASE_COUNT], sum = 0.0;
+    double(*costs)[IR_PHASE_COUNT];
     PASS_ALLOC(costs, cx->phase, g->n_chunks);
-    for (uint32_t c = 0; c < g->n_chunks; c++) {
-        ir_range ops = g->chunks[c].ops;
-        for (uint32_t i = 0; i < ops.n; i++)
-            for (int phase = 0; phase < IR_PHASE_COUNT; phase++)
-                costs[c][phase] +=
-                    ir_op_flops(g, &g->ops[g->lists[ops.begin + i]], (ir_phase)phase);
-        sum += costs[c][IR_PHASE_F];
-    }
-    double unit = sum > 0.0 ? sum / g->n_chunks : 1.0;
     for (uint32_t c = 0; c < g->n_chunks; c++)
         for (int phase = 0; phase < IR_PHASE_COUNT; phase++)
-            costs[c][phase] = costs[c][phase] / unit + 0.02;
+            costs[c][phase] = machine_compute(cx, c, (ir_phase)phase);
     *ret = costs;
     return PPS_OK;
 }
 
-static double cost_of(const dag *d, uint32_t v, double (*costs)[IR_PHASE_COUNT])
+static double cost_of(const pass_cx *cx, uint32_t v, double (*costs)[IR_PHASE_COUNT],
+                      const double *hops)
 {
+    const dag *d = cx->dag;
     const dag_run *r = &d->runs[d->node_run[v]];
     if (r->kind != PLAN_COMPUTE)
-        return 0.05;
+        return hops[d->node_run[v]];
     switch (dag_pass(d, v)) {
     case PPS_PASS_F:
         return costs[r->chunk][IR_PHASE_F];
@@ -282,9 +275,12 @@ static pps_status sort_all(pass_cx *cx, schedule_graph *s)
 {
     dag *d = cx->dag;
     kahn k = {.s = s};
-    double(*costs)[IR_PHASE_COUNT], *free_at;
+    double(*costs)[IR_PHASE_COUNT], *hops, *free_at;
     uint32_t n_vertices = 0, n_taken = 0, at = 0, seq = 0;
     PPS_TRY(chunk_costs(cx, &costs));
+    PASS_ALLOC(hops, cx->phase, d->n_runs);
+    for (uint32_t i = 0; i < d->n_runs; i++)
+        hops[i] = d->runs[i].kind == PLAN_COMPUTE ? 0.0 : machine_hop(cx, &d->runs[i]);
     PASS_ALLOC(k.waiting, cx->phase, d->n_nodes);
     PASS_ALLOC(k.ready, cx->phase, d->n_nodes);
     PASS_ALLOC(k.q.items, cx->phase, d->n_nodes);
@@ -312,7 +308,7 @@ static pps_status sort_all(pass_cx *cx, schedule_graph *s)
             double *lane = &free_at[end->group * d->n_streams + end->stream];
             begin = *lane > begin ? *lane : begin;
         }
-        k.end = begin + cost_of(d, v, costs);
+        k.end = begin + cost_of(cx, v, costs, hops);
         for (int i = 0; i < 2 && ends[i] != IR_NONE; i++) {
             const dag_run *end = &d->runs[d->node_run[ends[i]]];
             free_at[end->group * d->n_streams + end->stream] = k.end;
