@@ -25,7 +25,7 @@
 
 typedef enum plan_space {
     PLAN_ABSENT, /* optional operand not there */
-    PLAN_BIND,   /* act_offset + bindings[bind] + offset */
+    PLAN_BIND,   /* act_offset + plan_binding(bind) + offset */
     PLAN_PARAM,  /* parameter `index`'s values on this rank */
     PLAN_GRAD,   /* its gradient */
     PLAN_DATA,   /* data input `index`, the microbatch's rows */
@@ -81,32 +81,40 @@ enum {                        /* plan_step.flags */
        PLAN_STEP_OVERLAP = 2, /* belongs to an overlapped group of its row */
 };
 
-typedef struct plan_step {
+/* What a run of steps has in common: the same work for every microbatch. */
+typedef struct plan_work {
+    uint32_t program;    /* COMPUTE; else IR_NONE */
+    uint32_t chunk;      /* chunk (comm: the consumer's); UPDATE, ALL_REDUCE: bucket index */
+    uint32_t peer_group; /* SEND, RECV */
+    uint32_t loss;       /* COMPUTE F: first loss slot of microbatch 0 */
+    uint32_t width;      /* ALL_TO_ALL: bytes of one row */
+    uint32_t experts;    /* COUNTS, ALL_TO_ALL */
+    uint64_t bytes;      /* payload: SEND, RECV, ALL_REDUCE exact; ALL_TO_ALL: most */
+} plan_work;
+
+typedef struct plan_step { /* 36 bytes: plans have millions */
     uint8_t kind;
     uint8_t pass; /* pps_pass of the compute it belongs to */
     uint8_t flags;
     uint8_t n_bindings;
     uint16_t stream; /* in plan_set.streams */
     uint16_t n_waits;
-    uint32_t program;    /* COMPUTE; else IR_NONE */
-    uint32_t chunk;      /* chunk (comm: the consumer's); UPDATE, ALL_REDUCE: bucket index */
-    uint32_t mb;         /* microbatch; IR_NONE for per-step work */
-    uint32_t bindings;   /* first, in plan.bindings */
-    uint32_t waits;      /* first, in plan.waits */
-    uint32_t seq;        /* communication: global sequence number, from 1; else 0 */
-    uint32_t peer_group; /* SEND, RECV */
-    uint32_t row_group;  /* its group's position in the row of this device group, or IR_NONE */
-    uint32_t loss;       /* COMPUTE F: first loss slot */
-    uint32_t width;      /* ALL_TO_ALL: bytes of one row */
-    uint32_t experts;    /* COUNTS, ALL_TO_ALL */
-    uint64_t bytes;      /* payload: SEND, RECV, ALL_REDUCE exact; ALL_TO_ALL: most */
-    pps_span span;       /* the script line that caused it */
+    uint32_t work;      /* in plan_set.works */
+    uint32_t mb;        /* microbatch; IR_NONE for per-step work */
+    uint32_t bindings;  /* first, in plan.bindings */
+    uint32_t waits;     /* first, in plan.waits */
+    uint32_t seq;       /* communication: global sequence number, from 1; else 0 */
+    uint32_t row_group; /* its group's position in the row of this device group, or IR_NONE */
+    uint32_t place;     /* in plan_set.places: the script line that caused it */
 } plan_step;
 
+enum { PLAN_ALIGN = 64 }; /* buffers begin at, and are counted in, multiples of this */
+
 typedef struct plan_block { /* one life of one activation buffer, for checks and pictures */
-    uint64_t offset, bytes;
-    uint32_t first, last; /* steps of this plan, inclusive */
-    uint8_t what;         /* plan_block_kind */
+    uint32_t offset, units; /* PLAN_ALIGN bytes each */
+    uint32_t first, last;   /* steps of this plan, inclusive */
+    uint8_t what;           /* plan_block_kind */
+    uint8_t slack;          /* bytes of the last unit that it does not have */
 } plan_block;
 typedef enum plan_block_kind {
     PLAN_BLOCK_ACT,  /* output of a forward chunk, own or received */
@@ -135,7 +143,7 @@ typedef struct plan {
     uint32_t ranks;   /* first, in plan_set.group_ranks */
     plan_step *steps;
     uint32_t n_steps;
-    uint64_t *bindings;
+    uint32_t *bindings; /* in PLAN_ALIGN bytes from act_offset: plan_binding */
     uint32_t n_bindings;
     uint32_t *waits;
     uint32_t n_waits;
@@ -172,6 +180,10 @@ typedef struct plan_set {
     uint32_t n_mb;                     /* microbatches per step */
     uint32_t batch;                    /* global batch rows */
     uint32_t T;                        /* positions per row of the data inputs */
+    plan_work *works;
+    uint32_t n_works;
+    pps_span *places; /* [0]: none */
+    uint32_t n_places;
     plan_program *programs;
     uint32_t n_programs;
     plan_kernel *kernels;
@@ -183,7 +195,7 @@ typedef struct plan_set {
     plan_data *data;
     uint32_t n_data;
     plan_loss_slot *losses;
-    uint32_t n_losses;
+    uint32_t n_losses, n_mb_losses; /* in all; of one microbatch */
     const char **streams;
     uint32_t n_streams;       /* stream 0 is "compute" */
     const char **chunk_names; /* "PP0", "PP0.EP1", "PP0#2" */
@@ -192,9 +204,29 @@ typedef struct plan_set {
     ir_train train;
     uint32_t n_nodes, n_edges; /* of the DAG it came from */
     double bubble, makespan;   /* of the rows with unit costs; NaN where they have none */
+    double hidden; /* part of the exchanges in overlapped groups under compute, by costs; -1: none */
     double compile_ms;
     char **row_text; /* [n_groups] canonical row each group runs, "" when it has none */
 } plan_set;
+
+static inline const plan_work *plan_work_of(const plan_set *set, const plan_step *s)
+{
+    return &set->works[s->work];
+}
+static inline pps_span plan_place_of(const plan_set *set, const plan_step *s)
+{
+    return set->places[s->place];
+}
+/* Bytes from act_offset of binding `i` of a step. */
+static inline uint64_t plan_binding(const plan *p, const plan_step *s, uint32_t i)
+{
+    return (uint64_t)p->bindings[s->bindings + i] * PLAN_ALIGN;
+}
+
+static inline uint64_t plan_block_bytes(const plan_block *b)
+{
+    return (uint64_t)b->units * PLAN_ALIGN - b->slack;
+}
 
 /* plan_text.c: one line per step. Deterministic, no pointers. */
 typedef void (*ir_print_fn)(void *ud, const char *text, size_t n);

@@ -22,10 +22,11 @@ const char *plan_step_name(plan_step_kind kind)
 
 int plan_step_label(const plan_set *set, const plan *p, const plan_step *s, char *buffer, size_t n)
 {
+    const plan_work *w = plan_work_of(set, s);
     (void)p;
     if (s->kind == PLAN_UPDATE || s->kind == PLAN_ALL_REDUCE)
-        return snprintf(buffer, n, "%s bucket %u", step_names[s->kind], s->chunk);
-    const char *chunk = s->chunk < set->n_chunks ? set->chunk_names[s->chunk] : "?";
+        return snprintf(buffer, n, "%s bucket %u", step_names[s->kind], w->chunk);
+    const char *chunk = w->chunk < set->n_chunks ? set->chunk_names[w->chunk] : "?";
     if (s->kind == PLAN_COMPUTE)
         return snprintf(buffer, n, "%s %s:%u", pass_names[s->pass], chunk, s->mb);
     return snprintf(buffer, n, "%s%s %s %s:%u", step_names[s->kind],
@@ -52,10 +53,12 @@ void plan_dump(const plan_set *set, uint32_t group, ir_print_fn print, void *ud)
     for (uint32_t i = 0; i < p->n_ranks; i++)
         out(print, ud, i == 0 ? "%u" : ",%u", set->group_ranks[p->ranks + i]);
     out(print, ud,
-        " steps=%u params=%llu grads=%llu optimizer=%llu data=%llu activations=%llu total=%llu\n",
+        " steps=%u params=%llu grads=%llu optimizer=%llu data=%llu activations=%llu "
+        "live=%llu total=%llu\n",
         p->n_steps, (unsigned long long)p->param_bytes,
         (unsigned long long)(p->opt_offset - p->grad_offset), (unsigned long long)p->opt_bytes,
         (unsigned long long)p->data_bytes, (unsigned long long)p->act_bytes,
+        (unsigned long long)p->max_live_bytes,
         (unsigned long long)p->total_bytes);
     for (uint32_t b = 0; b < p->n_buckets; b++)
         out(print, ud, "bucket %u params=%u offset=%llu bytes=%llu%s\n", b, p->buckets[b].n,
@@ -63,19 +66,20 @@ void plan_dump(const plan_set *set, uint32_t group, ir_print_fn print, void *ud)
             p->buckets[b].reduced ? " reduced" : "");
     for (uint32_t i = 0; i < p->n_steps; i++) {
         const plan_step *s = &p->steps[i];
+        const plan_work *w = plan_work_of(set, s);
         plan_step_label(set, p, s, label, sizeof label);
         out(print, ud, "%4u %-10s %s", i, set->streams[s->stream], label);
         if (s->seq != 0)
             out(print, ud, " seq=%u", s->seq);
         if (s->kind == PLAN_SEND || s->kind == PLAN_RECV)
-            out(print, ud, " %s=group %u", s->kind == PLAN_SEND ? "to" : "from", s->peer_group);
-        if (s->bytes != 0)
-            out(print, ud, " bytes=%llu", (unsigned long long)s->bytes);
+            out(print, ud, " %s=group %u", s->kind == PLAN_SEND ? "to" : "from", w->peer_group);
+        if (w->bytes != 0)
+            out(print, ud, " bytes=%llu", (unsigned long long)w->bytes);
         if (s->flags & PLAN_STEP_OVERLAP)
             out(print, ud, " overlap");
         for (uint32_t k = 0; k < s->n_bindings; k++)
             out(print, ud, k == 0 ? " at %llu" : ",%llu",
-                (unsigned long long)p->bindings[s->bindings + k]);
+                (unsigned long long)plan_binding(p, s, k));
         for (uint32_t k = 0; k < s->n_waits; k++)
             out(print, ud, k == 0 ? " waits %u" : ",%u", p->waits[s->waits + k]);
         out(print, ud, "\n");

@@ -275,9 +275,9 @@ static pps_status find_cycle(pass_cx *cx, const schedule_graph *s, uint32_t *ret
 {
     const dag *d = cx->dag;
     search x = {.s = s};
-    PASS_ALLOC(x.waiting, cx->scratch, d->n_nodes);
-    PASS_ALLOC(x.queue, cx->scratch, d->n_nodes + 1);
-    PASS_ALLOC(x.from, cx->scratch, d->n_nodes);
+    PASS_ALLOC(x.waiting, cx->phase, d->n_nodes);
+    PASS_ALLOC(x.queue, cx->phase, d->n_nodes + 1);
+    PASS_ALLOC(x.from, cx->phase, d->n_nodes);
     *ret_n = 0;
     for (uint32_t v = 0; v < d->n_nodes; v++)
         if (schedule_vertex(d, v) == v && dag_alive(d, v)) {
@@ -330,8 +330,8 @@ pps_status schedule_report_cycle(pass_cx *cx, const schedule_graph *s)
 {
     const dag *d = cx->dag;
     uint32_t *cycle, *own, n = 0, n_own = 0;
-    PASS_ALLOC(cycle, cx->scratch, d->n_nodes);
-    PASS_ALLOC(own, cx->scratch, d->n_nodes);
+    PASS_ALLOC(cycle, cx->phase, d->n_nodes);
+    PASS_ALLOC(own, cx->phase, d->n_nodes);
     PPS_TRY(find_cycle(cx, s, cycle, &n));
     if (n == 0) {
         pps_span none = {0};

@@ -304,5 +304,6 @@ pps_status pass_dag(pass_cx *cx)
     PPS_TRY(pass_buckets(cx));
     merge_streams(cx);
     PASS_ALLOC(d->split_bw, cx->mem, (size_t)g->n_chunks * d->n_mb);
+    PPS_TRY(pass_local_rows(cx));
     return dag_seal(d);
 }

@@ -55,9 +55,9 @@ static pps_status make_parts(sim *s)
         uint32_t tag = dag_stage(g, c);
         n_stages = tag != IR_NONE && tag >= n_stages ? tag + 1 : n_stages;
     }
-    PASS_ALLOC(first, cx->scratch, n_stages);
-    PASS_ALLOC(s->parts, cx->scratch, g->n_chunks);
-    PASS_ALLOC(s->part_of, cx->scratch, g->n_chunks);
+    PASS_ALLOC(first, cx->phase, n_stages);
+    PASS_ALLOC(s->parts, cx->phase, g->n_chunks);
+    PASS_ALLOC(s->part_of, cx->phase, g->n_chunks);
     memset(first, 0xff, n_stages * sizeof *first);
     for (uint32_t c = 0; c < g->n_chunks; c++) {
         uint32_t tag = dag_stage(g, c), i;
@@ -81,8 +81,8 @@ static pps_status join_parts(sim *s)
     pass_cx *cx = s->cx;
     const dag *d = cx->dag;
     int32_t *joins, depth = 0; /* how many such links begin less end at each part */
-    PASS_ALLOC(joins, cx->scratch, s->n_parts);
-    PASS_ALLOC(s->blocks, cx->scratch, s->n_parts);
+    PASS_ALLOC(joins, cx->phase, s->n_parts);
+    PASS_ALLOC(s->blocks, cx->phase, s->n_parts);
     for (uint32_t l = 0; l < d->n_links; l++) {
         uint32_t a = s->part_of[d->links[l].src], b = s->part_of[d->links[l].dst];
         if (a > b) {
@@ -108,7 +108,7 @@ static pps_status make_edges(sim *s)
     pass_cx *cx = s->cx;
     const dag *d = cx->dag;
     uint32_t at = 0;
-    PASS_ALLOC(s->edges, cx->scratch, 2 * (size_t)d->n_links);
+    PASS_ALLOC(s->edges, cx->phase, 2 * (size_t)d->n_links);
     for (int fill = 0; fill < 2; fill++) {
         for (uint32_t l = 0; l < d->n_links; l++) {
             uint32_t a = s->parts[s->part_of[d->links[l].src]].block;
@@ -143,9 +143,9 @@ static pps_status index_groups(sim *s)
 {
     pass_cx *cx = s->cx;
     uint32_t n_groups = cx->dag->n_groups, at = 0, *last;
-    PASS_ALLOC(s->group_blocks, cx->scratch, n_groups);
-    PASS_ALLOC(s->group_list, cx->scratch, s->n_parts);
-    PASS_ALLOC(last, cx->scratch, n_groups); /* block + 1 that was counted last */
+    PASS_ALLOC(s->group_blocks, cx->phase, n_groups);
+    PASS_ALLOC(s->group_list, cx->phase, s->n_parts);
+    PASS_ALLOC(last, cx->phase, n_groups); /* block + 1 that was counted last */
     for (int fill = 0; fill < 2; fill++) {
         memset(last, 0, n_groups * sizeof *last);
         for (uint32_t i = 0; i < s->n_parts; i++) {
@@ -289,17 +289,17 @@ pps_status pass_default_rows(pass_cx *cx, const bool *has_row)
     PPS_TRY(join_parts(&s));
     PPS_TRY(make_edges(&s));
     PPS_TRY(index_groups(&s));
-    PASS_ALLOC(s.busy_until, cx->scratch, d->n_groups);
-    PASS_ALLOC(s.running, cx->scratch, d->n_groups);
-    PASS_ALLOC(s.running_b, cx->scratch, d->n_groups);
-    PASS_ALLOC(s.n_row, cx->scratch, d->n_groups);
-    PASS_ALLOC(s.rows, cx->scratch, d->n_groups);
-    PASS_ALLOC(n_parts, cx->scratch, d->n_groups);
+    PASS_ALLOC(s.busy_until, cx->phase, d->n_groups);
+    PASS_ALLOC(s.running, cx->phase, d->n_groups);
+    PASS_ALLOC(s.running_b, cx->phase, d->n_groups);
+    PASS_ALLOC(s.n_row, cx->phase, d->n_groups);
+    PASS_ALLOC(s.rows, cx->phase, d->n_groups);
+    PASS_ALLOC(n_parts, cx->phase, d->n_groups);
     for (uint32_t i = 0; i < s.n_parts; i++)
         n_parts[s.parts[i].group]++;
     for (uint32_t g = 0; g < d->n_groups; g++) {
         s.running[g] = IR_NONE;
-        PASS_ALLOC(s.rows[g], cx->scratch, 2 * (size_t)n_parts[g] * d->n_mb);
+        PASS_ALLOC(s.rows[g], cx->phase, 2 * (size_t)n_parts[g] * d->n_mb);
     }
     do {
         for (uint32_t g = 0; g < d->n_groups; g++)

@@ -76,6 +76,9 @@ static pps_status run_passes(pass_cx *cx)
         ir_graph_dump(cx->program->graph, o->dump, o->dump_ud);
     for (uint32_t i = 0; i < N_PASSES; i++) {
         PPS_TRY(passes[i].run(cx));
+        arena_done(cx->phase);
+        if (passes[i].run == pass_schedule)
+            arena_done(cx->ordering);
         if (o->verify && cx->dag->n_runs > 0)
             PPS_TRY(dag_verify(cx->dag));
         if (o->dump_stage != NULL)
@@ -124,18 +127,22 @@ static double now_ms(void)
 pps_status pps_compile(pps_state *st, ir_program *p, const pass_options *options, plan_set **ret)
 {
     static const pass_options defaults = {0};
-    arena scratch, *mem = malloc(sizeof *mem);
+    arena scratch, ordering, phase, *mem = malloc(sizeof *mem);
     double begin = now_ms();
     pps_status status = PPS_ERR_NOMEM;
     if (mem == NULL)
         return PPS_ERR_NOMEM;
     arena_init(mem, NULL, NULL);
     arena_init(&scratch, NULL, NULL);
+    arena_init(&ordering, NULL, NULL);
+    arena_init(&phase, NULL, NULL);
     pass_cx cx = {.st = st,
                   .program = p,
                   .options = options != NULL ? options : &defaults,
                   .mem = mem,
-                  .scratch = &scratch};
+                  .scratch = &scratch,
+                  .ordering = &ordering,
+                  .phase = &phase};
     cx.dag = arena_zero(&scratch, sizeof *cx.dag);
     cx.set = arena_zero(mem, sizeof *cx.set);
     if (cx.dag != NULL && cx.set != NULL) {
@@ -148,11 +155,14 @@ pps_status pps_compile(pps_state *st, ir_program *p, const pass_options *options
             status = describe_rows(&cx);
     }
     arena_done(&scratch);
+    arena_done(&ordering);
+    arena_done(&phase);
     if (status != PPS_OK) {
         arena_done(mem);
         free(mem);
         return status;
     }
+    cx.set->hidden = cx.exchanged > 0.0 ? 1.0 - cx.exposed / cx.exchanged : -1.0;
     cx.set->compile_ms = now_ms() - begin;
     *ret = cx.set;
     return PPS_OK;

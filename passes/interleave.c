@@ -1,28 +1,210 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * interleave.c: the order of an overlapped group. Its ops' chains of chunks are merged evenly, so
- * that the exchange between two chunks of one op has a chunk of another op to hide under:
+ * interleave.c: the order of an overlapped group: its ops' chains of chunks merged so that the
+ * group ends soonest, an exchange between two chunks of one op running under compute of the other.
  *
  *     F:  f0 ~~> e ~~> f1        f0 b0 e b1 f1 b2
  *     B:  b0 ~~> b1 ~~> b2       each ~~> runs under the compute that stands between its ends
  *
- * Within an op the order is kept. Costs are not weighed.
+ * Two ops: the best merge, by dynamic programming over (chunks of the first done, chunks of the
+ * second done). A state is the times at which the compute stream, the exchange stream and each op's
+ * next input are ready; states that another one beats in all four are dropped, and at most KEEP are
+ * kept. Within an op the order is kept. More than two ops are merged evenly. Groups of the same
+ * runs have the same answer: it is found once.
  */
-#include "passes/pass.h"
+#include "passes/machine.h"
 
-void pass_interleave(const uint32_t *nodes, const uint32_t *n, uint32_t n_ops, uint32_t *ret)
+#include <string.h>
+
+enum { KEEP = 12, MOST_OPS = 64 };
+
+typedef struct chain { /* one op */
+    const uint32_t *nodes;
+    uint32_t n;
+    double *compute; /* [n] */
+    double *hop;     /* [n] exchange between node i - 1 and node i, 0 for none */
+} chain;
+
+typedef struct state {
+    double now;      /* the compute stream is free */
+    double link;     /* the exchange stream is free */
+    double ready[2]; /* the next node's input is there */
+    uint32_t from;   /* state before */
+    uint8_t took;    /* 0 or 1: which op ran last */
+} state;
+
+struct interleave_memo { /* a merge already found */
+    struct interleave_memo *next;
+    uint32_t first[2], n[2]; /* first run and length of each op */
+    uint8_t pass[2];
+    uint8_t *took; /* [n0 + n1] */
+    double exchanged, exposed;
+};
+
+static double exchange_time(const pass_cx *cx, uint32_t from, uint32_t to)
 {
-    uint32_t total = 0;
-    for (uint32_t i = 0; i < n_ops; i++)
-        total += n[i];
-    /* Take from the op whose next node lies earliest in its own chain, as a fraction of that chain;
-     * ties go to the op named first. taken[i] is read off `ret`'s progress by counting. */
-    uint32_t taken[64] = {0};
-    if (n_ops > 64) { /* more ops than any stream could overlap: keep them in the order given */
-        for (uint32_t k = 0; k < total; k++)
-            ret[k] = nodes[k];
+    const dag *d = cx->dag;
+    const dag_run *a = &d->runs[d->node_run[from]], *b = &d->runs[d->node_run[to]];
+    bool forward = b->pass == PPS_PASS_F;
+    const dag_chunk *src = &d->chunks[forward ? a->chunk : b->chunk];
+    uint32_t dst = forward ? b->chunk : a->chunk;
+    double sum = 0.0;
+    for (uint32_t i = 0; i < src->out_links.n; i++) {
+        const dag_link *k = &d->links[d->link_lists[src->out_links.begin + i]];
+        uint32_t run = forward ? k->f_exchange : k->b_exchange;
+        if (k->dst == dst && run != IR_NONE)
+            sum += machine_hop(cx, &d->runs[run]);
+    }
+    return sum;
+}
+
+static double node_time(const pass_cx *cx, uint32_t node)
+{
+    const dag_run *r = &cx->dag->runs[cx->dag->node_run[node]];
+    switch (dag_pass(cx->dag, node)) {
+    case PPS_PASS_F:
+        return machine_compute(cx, r->chunk, IR_PHASE_F);
+    case PPS_PASS_BI:
+        return machine_compute(cx, r->chunk, IR_PHASE_BI);
+    case PPS_PASS_BW:
+        return machine_compute(cx, r->chunk, IR_PHASE_BW);
+    case PPS_PASS_B:
+    case PPS_PASS_COUNT:
+        break;
+    }
+    return machine_compute(cx, r->chunk, IR_PHASE_BI) + machine_compute(cx, r->chunk, IR_PHASE_BW);
+}
+
+static pps_status measure(pass_cx *cx, const uint32_t *nodes, uint32_t n, chain *ret)
+{
+    *ret = (chain){.nodes = nodes, .n = n};
+    PASS_ALLOC(ret->compute, cx->phase, n);
+    PASS_ALLOC(ret->hop, cx->phase, n);
+    for (uint32_t i = 0; i < n; i++) {
+        ret->compute[i] = node_time(cx, nodes[i]);
+        if (i > 0)
+            ret->hop[i] = exchange_time(cx, nodes[i - 1], nodes[i]);
+    }
+    return PPS_OK;
+}
+
+static state advance(const chain *c, const state *s, uint32_t op, uint32_t done, uint32_t from)
+{
+    state t = *s;
+    double begin = s->now > s->ready[op] ? s->now : s->ready[op];
+    t.now = t.ready[op] = begin + c->compute[done];
+    if (done + 1 < c->n && c->hop[done + 1] > 0.0) {
+        double go = t.link > t.now ? t.link : t.now;
+        t.link = t.ready[op] = go + c->hop[done + 1];
+    }
+    t.from = from;
+    t.took = (uint8_t)op;
+    return t;
+}
+
+static bool beats(const state *a, const state *b)
+{
+    return a->now <= b->now && a->link <= b->link && a->ready[0] <= b->ready[0] &&
+           a->ready[1] <= b->ready[1];
+}
+
+/* Add `s` to a cell unless it is beaten; when the cell is full the latest ends go. */
+static void offer(state *cell, uint32_t *n, const state *s)
+{
+    uint32_t kept = 0, worst = 0;
+    for (uint32_t i = 0; i < *n; i++)
+        if (beats(&cell[i], s))
+            return;
+    for (uint32_t i = 0; i < *n; i++)
+        if (!beats(s, &cell[i]))
+            cell[kept++] = cell[i];
+    *n = kept;
+    if (*n < KEEP) {
+        cell[(*n)++] = *s;
         return;
     }
+    for (uint32_t i = 1; i < KEEP; i++)
+        if (cell[i].now > cell[worst].now)
+            worst = i;
+    if (s->now < cell[worst].now)
+        cell[worst] = *s;
+}
+
+/* took[k]: which op runs k-th. */
+static pps_status best_merge(pass_cx *cx, const chain c[2], uint8_t *took, double *ret_end)
+{
+    uint32_t w = c[1].n + 1;
+    size_t cells = (size_t)(c[0].n + 1) * w;
+    state *all;
+    uint32_t *n;
+    PASS_ALLOC(all, cx->phase, cells * KEEP);
+    PASS_ALLOC(n, cx->phase, cells);
+    n[0] = 1;
+    for (uint32_t i = 0; i <= c[0].n; i++)
+        for (uint32_t j = 0; j <= c[1].n; j++) {
+            size_t at = (size_t)i * w + j;
+            for (uint32_t k = 0; k < n[at]; k++) {
+                uint32_t id = (uint32_t)(at * KEEP + k);
+                if (i < c[0].n) {
+                    state s = advance(&c[0], &all[id], 0, i, id);
+                    offer(&all[(at + w) * KEEP], &n[at + w], &s);
+                }
+                if (j < c[1].n) {
+                    state s = advance(&c[1], &all[id], 1, j, id);
+                    offer(&all[(at + 1) * KEEP], &n[at + 1], &s);
+                }
+            }
+        }
+    uint32_t best = (uint32_t)((cells - 1) * KEEP);
+    for (uint32_t k = 1; k < n[cells - 1]; k++)
+        if (all[(cells - 1) * KEEP + k].now < all[best].now)
+            best = (uint32_t)((cells - 1) * KEEP + k);
+    *ret_end = all[best].now;
+    for (uint32_t k = c[0].n + c[1].n; k-- > 0; best = all[best].from)
+        took[k] = all[best].took;
+    return PPS_OK;
+}
+
+static pps_status find(pass_cx *cx, const uint32_t *nodes, const uint32_t *n,
+                       struct interleave_memo **ret)
+{
+    const dag *d = cx->dag;
+    uint32_t first[2] = {d->node_run[nodes[0]], d->node_run[nodes[n[0]]]};
+    uint8_t pass[2] = {(uint8_t)dag_pass(d, nodes[0]), (uint8_t)dag_pass(d, nodes[n[0]])};
+    struct interleave_memo **slot = &cx->memos[(first[0] * 31 + first[1]) % PASS_MEMOS];
+    for (*ret = *slot; *ret != NULL; *ret = (*ret)->next)
+        if ((*ret)->first[0] == first[0] && (*ret)->first[1] == first[1] && (*ret)->n[0] == n[0] &&
+            (*ret)->n[1] == n[1] && (*ret)->pass[0] == pass[0] && (*ret)->pass[1] == pass[1])
+            return PPS_OK;
+    chain c[2];
+    double end, busy = 0.0;
+    struct interleave_memo *m;
+    PASS_ALLOC(m, cx->ordering, 1);
+    PASS_ALLOC(m->took, cx->ordering, n[0] + n[1]);
+    PPS_TRY(measure(cx, nodes, n[0], &c[0]));
+    PPS_TRY(measure(cx, nodes + n[0], n[1], &c[1]));
+    PPS_TRY(best_merge(cx, c, m->took, &end));
+    for (int op = 0; op < 2; op++) {
+        m->first[op] = first[op];
+        m->n[op] = n[op];
+        m->pass[op] = pass[op];
+        for (uint32_t i = 0; i < n[op]; i++) {
+            busy += c[op].compute[i];
+            m->exchanged += c[op].hop[i];
+        }
+    }
+    m->exposed = end - busy;
+    m->next = *slot;
+    *slot = *ret = m;
+    return PPS_OK;
+}
+
+/* Each op's next node lies at a fraction of its chain: the earliest is next, ties to the op named
+ * first. */
+static void merge_evenly(const uint32_t *nodes, const uint32_t *n, uint32_t n_ops, uint32_t total,
+                         uint32_t *ret)
+{
+    uint32_t taken[MOST_OPS] = {0};
     for (uint32_t k = 0; k < total; k++) {
         uint32_t best = UINT32_MAX, base = 0, best_at = 0;
         for (uint32_t i = 0; i < n_ops; i++) {
@@ -38,4 +220,27 @@ void pass_interleave(const uint32_t *nodes, const uint32_t *n, uint32_t n_ops, u
         taken[best]++;
         ret[k] = nodes[best_at];
     }
+}
+
+pps_status pass_interleave(pass_cx *cx, const uint32_t *nodes, const uint32_t *n, uint32_t n_ops,
+                           uint32_t *ret)
+{
+    uint32_t total = 0;
+    for (uint32_t i = 0; i < n_ops; i++)
+        total += n[i];
+    if (n_ops != 2 || n[0] == 0 || n[1] == 0) {
+        if (n_ops > MOST_OPS)
+            memcpy(ret, nodes, total * sizeof *ret);
+        else
+            merge_evenly(nodes, n, n_ops, total, ret);
+        return PPS_OK;
+    }
+    struct interleave_memo *m;
+    PPS_TRY(find(cx, nodes, n, &m));
+    uint32_t at[2] = {0, n[0]};
+    for (uint32_t k = 0; k < total; k++)
+        ret[k] = nodes[at[m->took[k]]++];
+    cx->exchanged += m->exchanged;
+    cx->exposed += m->exposed;
+    return PPS_OK;
 }

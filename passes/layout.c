@@ -102,17 +102,6 @@ static pps_status grow(arena *mem, void **array, uint32_t *cap, uint32_t need, s
 /* ---- sizes -------------------------------------------------------------------------------------
  */
 
-uint64_t pass_tensor_bytes(const pass_cx *cx, ir_id tensor, uint32_t chunk)
-{
-    const ir_graph *g = cx->program->graph;
-    const ir_tensor *t = &g->tensors[tensor];
-    const dag_chunk *k = &cx->dag->chunks[chunk];
-    if (t->flags & IR_TENSOR_COUNTS)
-        return 4ull * t->dims[0] * k->ep;
-    ir_extent e = ir_tensor_extent(g, t, k->ep);
-    return e.per_row * cx->local_rows[k->group] + e.fixed;
-}
-
 static uint64_t extra_bytes(const layout *l, const ir_op *op, ir_operand operand)
 {
     ir_extent e = ir_op_extra(l->cx->program->graph, op, operand, l->ep);
@@ -743,35 +732,10 @@ static pps_status layout_chunk(layout *l, uint32_t c)
     return PPS_OK;
 }
 
-/* Rows of a microbatch on one rank of each group. */
-static pps_status find_rows(pass_cx *cx)
-{
-    const dag *d = cx->dag;
-    const ir_program *p = cx->program;
-    const ir_graph *g = p->graph;
-    PASS_ALLOC(cx->local_rows, cx->mem, d->n_groups);
-    uint32_t batch = g->n_data > 0 ? g->data[0].dims[0] : 1;
-    for (uint32_t i = 0; i < d->n_groups; i++) {
-        uint32_t parts = d->groups[i].n_ranks * d->n_mb;
-        if (batch % parts != 0) {
-            pps_diag *diag = pass_diag(cx, NULL, d->groups[i].span, 210,
-                                       "cannot divide %u rows over %u replicas of %u microbatches",
-                                       batch, d->groups[i].n_ranks, d->n_mb);
-            pps_diag_also(diag, g->data[0].span, "the batch comes from here");
-            if (d->split != IR_NONE)
-                pps_diag_also(diag, p->directives[d->split].source->span, "split here");
-            return pps_diag_done(diag);
-        }
-        cx->local_rows[i] = batch / parts;
-    }
-    return PPS_OK;
-}
-
 pps_status pass_layout(pass_cx *cx)
 {
     const ir_graph *g = cx->program->graph;
     layout l = {.cx = cx};
-    PPS_TRY(find_rows(cx));
     PASS_ALLOC(cx->chunks, cx->mem, g->n_chunks);
     PASS_ALLOC(l.homes, cx->scratch, g->n_tensors);
     PASS_ALLOC(l.uses, cx->scratch, g->n_tensors);

@@ -230,7 +230,7 @@ static pps_status push_node(order_cx *o, uint32_t node)
 {
     if (o->n_nodes == o->cap_nodes) {
         uint32_t cap = o->cap_nodes * 2 + 64;
-        uint32_t *bigger = arena_new(o->cx->scratch, cap * sizeof *bigger);
+        uint32_t *bigger = arena_new(o->cx->phase, cap * sizeof *bigger);
         if (bigger == NULL)
             return PPS_ERR_NOMEM;
         if (o->n_nodes > 0)
@@ -338,7 +338,7 @@ static pps_status read_row(order_cx *o, uint32_t row_index)
     const ir_row row = p->rows[row_index];
     uint32_t group = IR_NONE, at = 0, slot = 0;
     uint32_t *slot_last, *order;
-    PASS_ALLOC(slot_last, cx->scratch, row.n_groups);
+    PASS_ALLOC(slot_last, cx->ordering, row.n_groups);
     o->n_nodes = 0;
 
     /* length is known only afterwards: nodes of all slots first, then in place */
@@ -356,9 +356,9 @@ static pps_status read_row(order_cx *o, uint32_t row_index)
         if (n_ops > 1 && n > 0) {
             if (n > cap) {
                 cap = 2 * n;
-                PASS_ALLOC(merged, cx->scratch, cap);
+                PASS_ALLOC(merged, cx->phase, cap);
             }
-            pass_interleave(o->nodes + begin, o->counts, n_ops, merged);
+            PPS_TRY(pass_interleave(cx, o->nodes + begin, o->counts, n_ops, merged));
             memcpy(o->nodes + begin, merged, n * sizeof *merged);
             for (uint32_t k = begin; k < o->n_nodes; k++)
                 cx->node_overlap[o->nodes[k]] = 1;
@@ -385,7 +385,7 @@ static pps_status read_row(order_cx *o, uint32_t row_index)
     cx->slot_last[group] = slot_last;
     cx->n_slots[group] = slot;
 
-    PASS_ALLOC(order, cx->scratch, o->n_nodes + d->n_buckets);
+    PASS_ALLOC(order, cx->ordering, o->n_nodes + d->n_buckets);
     memcpy(order, o->nodes, o->n_nodes * sizeof *order);
     at = o->n_nodes;
     for (uint32_t b = 0; b < d->n_buckets; b++)
@@ -429,7 +429,7 @@ static pps_status index_stages(order_cx *o, bool defaults)
     const ir_graph *g = cx->program->graph;
     uint32_t *stage;
     uint32_t current = 0, n = 0;
-    PASS_ALLOC(stage, cx->scratch, g->n_chunks);
+    PASS_ALLOC(stage, cx->phase, g->n_chunks);
     for (uint32_t c = 0; c < g->n_chunks; c++) {
         stage[c] = dag_stage(g, c);
         if (stage[c] == IR_NONE && defaults)
@@ -440,8 +440,8 @@ static pps_status index_stages(order_cx *o, bool defaults)
             n = stage[c] + 1;
     }
     o->n_stages = n;
-    PASS_ALLOC(o->stage_chunks, cx->scratch, n);
-    PASS_ALLOC(o->chunk_list, cx->scratch, g->n_chunks);
+    PASS_ALLOC(o->stage_chunks, cx->phase, n);
+    PASS_ALLOC(o->chunk_list, cx->phase, g->n_chunks);
     for (uint32_t c = 0; c < g->n_chunks; c++)
         if (stage[c] != IR_NONE)
             o->stage_chunks[stage[c]].n++;
@@ -468,24 +468,24 @@ pps_status pass_order(pass_cx *cx)
     size_t backwards = (size_t)g->n_chunks * d->n_mb;
     uint32_t *whole, *split;
     bool *has_row;
-    PASS_ALLOC(cx->node_pos, cx->scratch, d->n_nodes);
+    PASS_ALLOC(cx->node_pos, cx->ordering, d->n_nodes);
     PASS_ALLOC(cx->node_slot, cx->scratch, d->n_nodes);
     PASS_ALLOC(cx->node_entry, cx->scratch, d->n_nodes);
     PASS_ALLOC(cx->node_overlap, cx->scratch, d->n_nodes);
     PASS_ALLOC(cx->group_order, cx->scratch, d->n_groups);
-    PASS_ALLOC(cx->order_of, cx->scratch, d->n_groups);
+    PASS_ALLOC(cx->order_of, cx->ordering, d->n_groups);
     PASS_ALLOC(cx->group_row, cx->scratch, d->n_groups);
-    PASS_ALLOC(cx->slot_last, cx->scratch, d->n_groups);
-    PASS_ALLOC(cx->n_slots, cx->scratch, d->n_groups);
-    PASS_ALLOC(o.node_row, cx->scratch, d->n_nodes);
-    PASS_ALLOC(o.matched, cx->scratch, g->n_chunks);
-    PASS_ALLOC(whole, cx->scratch, backwards);
-    PASS_ALLOC(split, cx->scratch, backwards);
-    PASS_ALLOC(has_row, cx->scratch, d->n_groups);
+    PASS_ALLOC(cx->slot_last, cx->ordering, d->n_groups);
+    PASS_ALLOC(cx->n_slots, cx->ordering, d->n_groups);
+    PASS_ALLOC(o.node_row, cx->phase, d->n_nodes);
+    PASS_ALLOC(o.matched, cx->phase, g->n_chunks);
+    PASS_ALLOC(whole, cx->phase, backwards);
+    PASS_ALLOC(split, cx->phase, backwards);
+    PASS_ALLOC(has_row, cx->phase, d->n_groups);
     uint32_t widest = 1;
     for (uint32_t r = 0; r < p->n_rows; r++)
         widest = p->rows[r].n > widest ? p->rows[r].n : widest;
-    PASS_ALLOC(o.counts, cx->scratch, widest);
+    PASS_ALLOC(o.counts, cx->phase, widest);
     memset(whole, 0xff, backwards * sizeof *whole);
     memset(split, 0xff, backwards * sizeof *split);
     memset(cx->node_entry, 0xff, d->n_nodes * sizeof *cx->node_entry);
@@ -518,7 +518,7 @@ pps_status pass_order(pass_cx *cx)
                 o.of_group++;
             if (n > widest) {
                 widest = n;
-                PASS_ALLOC(o.counts, cx->scratch, widest);
+                PASS_ALLOC(o.counts, cx->phase, widest);
             }
             PPS_TRY(read_row(&o, r));
         }

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * pass.h: what the passes hand on to each other. Arrays over nodes are flat and named by node id;
- * `mem` lives as long as the plans, `scratch` as long as the compilation.
+ * pass.h: what the passes hand on to each other. Arrays over nodes are flat and named by node id.
  */
 #ifndef PPS_PASS_H
 #define PPS_PASS_H
@@ -37,12 +36,18 @@ typedef struct pass_chunk { /* layout of a chunk, for one microbatch on one rank
         loss_first; /* first loss slot of microbatch 0; the next microbatch's are n_loss_step on */
 } pass_chunk;
 
+enum { PASS_MEMOS = 256 };
+
 typedef struct pass_cx {
     pps_state *st;
     ir_program *program;
     const pass_options *options;
-    arena *mem, *scratch;
+    arena *mem;      /* lives as long as the plans */
+    arena *scratch;  /* as long as the compilation */
+    arena *ordering; /* from order to schedule */
+    arena *phase;    /* as long as one pass */
     dag *dag;
+    uint32_t *local_rows; /* [n_groups] batch rows of one microbatch on one rank */
 
     /* order */
     uint32_t **order_of;   /* [n_groups] its compute nodes in order, updates last */
@@ -57,6 +62,8 @@ typedef struct pass_cx {
     uint32_t *extra_src, *extra_dst; /* edges between nodes that rows with transfers add */
     uint32_t *extra_entry;           /* the entry behind each */
     uint32_t n_extra;
+    struct interleave_memo *memos[PASS_MEMOS]; /* interleave.c's */
+    double exchanged, exposed; /* seconds of exchange in overlapped groups; not under compute */
 
     /* schedule */
     uint32_t *jit; /* [n_nodes] SEND: compute node of the receiving group its transfer waits for */
@@ -70,8 +77,7 @@ typedef struct pass_cx {
     pass_chunk *chunks;
     pass_bind *binds;
     uint32_t n_binds, cap_binds;
-    uint32_t *local_rows; /* [n_groups] batch rows of one microbatch on one rank */
-    plan_set *set;        /* grows from layout on */
+    plan_set *set; /* grows from layout on */
     uint32_t cap_programs, cap_kernels, cap_operands;
     uint32_t n_loss_step; /* loss slots per microbatch */
 
@@ -110,7 +116,8 @@ pps_status pass_buckets(pass_cx *cx); /* buckets.c, part of the dag pass */
 
 /* interleave.c: merge the chains of an overlapped group's ops. `nodes` holds the ops' nodes one op
  * after the other, n[i] of op i; `ret` gets them in the order in which they are to run. */
-void pass_interleave(const uint32_t *nodes, const uint32_t *n, uint32_t n_ops, uint32_t *ret);
+pps_status pass_interleave(pass_cx *cx, const uint32_t *nodes, const uint32_t *n, uint32_t n_ops,
+                           uint32_t *ret);
 
 /* transfer_order.c: rows that name transfers, SEND(F(0, 1)), as extra edges. */
 pps_status pass_transfer_order(pass_cx *cx);
@@ -121,22 +128,26 @@ pps_status pass_default_rows(pass_cx *cx, const bool *has_row);
 /* memory.c: slots by liveness. Life i is written first by step first[i] of the plan and last
  * touched by the steps in its access list. */
 typedef struct memory_life {
-    uint64_t bytes;
-    uint64_t offset;      /* result */
-    uint32_t first, last; /* issue positions */
-    uint32_t access[4];   /* last access by each stream that touches it */
+    uint32_t units, offset; /* PLAN_ALIGN bytes each; offset is the result */
+    uint32_t first, last;   /* issue positions */
+    uint32_t access[4];     /* last access by each stream that touches it */
     uint8_t n_access, what;
+    uint8_t slack; /* bytes of the last unit that it does not have */
 } memory_life;
+memory_life memory_life_of(uint64_t bytes, uint8_t what); /* unused so far */
 /* `clock[step * n_streams + s]`: highest step of stream s known complete when `step` starts,
- * plus 1. Lives are sorted by `first`. Results: offsets, *ret_bytes (arena), *ret_max_live. */
-pps_status memory_place(arena *scratch, memory_life *lives, uint32_t n, const plan_step *steps,
-                        uint32_t n_steps, const uint32_t *clock, uint32_t n_streams,
-                        uint64_t *ret_bytes, uint64_t *ret_max_live);
+ * plus 1. order[0..n) names the lives that are used, sorted by `first`. Results: offsets,
+ * *ret_bytes (arena), *ret_max_live. */
+pps_status memory_place(arena *scratch, memory_life *lives, const uint32_t *order, uint32_t n,
+                        const plan_step *steps, uint32_t n_steps, const uint32_t *clock,
+                        uint32_t n_streams, uint64_t *ret_bytes, uint64_t *ret_max_live);
 
 /* prove_memory.c: what one finished plan does to its memory, from the plan alone. E0519, E0520. */
 pps_status pass_prove_memory(pps_state *st, const plan_set *set, const plan *p, arena *mem);
 
-/* layout.c: bytes of `tensor` as `chunk` holds it, for one microbatch on one rank. */
+/* sizes.c: cx->local_rows (E0210 where the batch does not divide); bytes of `tensor` as `chunk`
+ * holds it, for one microbatch on one rank. */
+pps_status pass_local_rows(pass_cx *cx);
 uint64_t pass_tensor_bytes(const pass_cx *cx, ir_id tensor, uint32_t chunk);
 
 #define PASS_ALLOC(ptr, arena_, count)                                       \

@@ -7,11 +7,18 @@
 
 #include "ir/plan.h"
 
+typedef struct pass_machine { /* for costs from shapes */
+    double flops;             /* FLOP/s of a rank */
+    double bytes;             /* bytes/s of a link */
+    double latency;           /* seconds of a communication without bytes */
+} pass_machine;
+
 typedef struct pass_options {
     uint32_t max_streams; /* physical streams to merge onto, compute included; 0: one each */
     bool verify;          /* check every invariant after every pass */
     const char
         *dump_stage; /* a pass's name, "graph", "rows" or "plan": print that stage; NULL: none */
+    const pass_machine *machine; /* NULL: a default */
     ir_print_fn dump;
     void *dump_ud;
 } pass_options;

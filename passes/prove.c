@@ -28,7 +28,7 @@ typedef struct prover {
 
 static pps_status wrong(const prover *p, const plan_step *s, int code, const char *what)
 {
-    return pps_error(p->st, s->span, code, "%s", what);
+    return pps_error(p->st, plan_place_of(p->set, s), code, "%s", what);
 }
 
 static pps_status check_waits(const prover *p, const plan *mine)
@@ -71,7 +71,9 @@ static pps_status match_transfers(prover *p)
             }
             const plan_step *o = &set->plans[group[s->seq]].steps[first[s->seq]];
             if (!transfer || o->kind == s->kind || (o->kind != PLAN_SEND && o->kind != PLAN_RECV) ||
-                s->peer_group != group[s->seq] || o->peer_group != g || s->bytes != o->bytes ||
+                plan_work_of(set, s)->peer_group != group[s->seq] ||
+                plan_work_of(set, o)->peer_group != g ||
+                plan_work_of(set, s)->bytes != plan_work_of(set, o)->bytes ||
                 s->stream != o->stream)
                 return wrong(p, s, 511, "a transfer does not match its other end");
             if (p->partner[p->base[g] + i] != IR_NONE)
@@ -195,7 +197,7 @@ static pps_status check_cycles(prover *p)
             if (waiting[vertex_of(p, p->base[g] + i)] == 0 || s->kind == PLAN_COMPUTE)
                 continue;
             if (diag == NULL)
-                diag = pps_diag_start(p->st, PPS_SEV_ERROR, 502, s->span,
+                diag = pps_diag_start(p->st, PPS_SEV_ERROR, 502, plan_place_of(set, s),
                                       "the plans wait for each other");
             plan_step_label(set, &set->plans[g], s, label, sizeof label);
             if (shown++ < 8)
@@ -226,11 +228,12 @@ static pps_status check_once(const prover *p)
             const plan_step *s = &set->plans[g].steps[i];
             if (s->kind != PLAN_COMPUTE)
                 continue;
-            if (s->program >= set->n_programs || s->chunk >= set->n_chunks || s->mb >= set->n_mb ||
-                set->programs[s->program].chunk != s->chunk ||
-                set->programs[s->program].pass != s->pass)
+            const plan_work *w = plan_work_of(set, s);
+            if (w->program >= set->n_programs || w->chunk >= set->n_chunks || s->mb >= set->n_mb ||
+                set->programs[w->program].chunk != w->chunk ||
+                set->programs[w->program].pass != s->pass)
                 return wrong(p, s, 520, "a step does not run its own program");
-            uint8_t *bits = &seen[(size_t)s->chunk * set->n_mb + s->mb];
+            uint8_t *bits = &seen[(size_t)w->chunk * set->n_mb + s->mb];
             uint8_t bit = (uint8_t)(1u << s->pass);
             uint8_t against = bit == b ? bi | bw : bit == bi || bit == bw ? b : 0;
             if ((*bits & (bit | against)) != 0)

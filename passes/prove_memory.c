@@ -43,7 +43,7 @@ static pps_status wrong(const memory_prover *p, uint32_t step, int code, const c
     const plan_step *s = &p->plan->steps[step];
     char label[128];
     plan_step_label(p->set, p->plan, s, label, sizeof label);
-    return pps_error(p->st, s->span, code, "%s: group %u step %u, %s", what, p->plan->group, step,
+    return pps_error(p->st, plan_place_of(p->set, s), code, "%s: group %u step %u, %s", what, p->plan->group, step,
                      label);
 }
 
@@ -119,15 +119,15 @@ static pps_status begin_block(memory_prover *p, uint32_t id)
 {
     const plan_block *blocks = p->plan->blocks, *b = &blocks[id];
     uint32_t at = find_active(p, b->offset);
-    if (b->bytes == 0 || b->offset > p->plan->act_bytes ||
-        b->bytes > p->plan->act_bytes - b->offset)
+    if (b->units == 0 ||
+        (uint64_t)b->offset * PLAN_ALIGN + plan_block_bytes(b) > p->plan->act_bytes)
         return wrong(p, b->first, 519, "a buffer lies outside the plan");
     if ((at > 0 &&
-         blocks[p->active[at - 1]].offset + blocks[p->active[at - 1]].bytes > b->offset) ||
-        (at < p->n_active && b->offset + b->bytes > blocks[p->active[at]].offset))
+         blocks[p->active[at - 1]].offset + blocks[p->active[at - 1]].units > b->offset) ||
+        (at < p->n_active && (uint64_t)b->offset + b->units > blocks[p->active[at]].offset))
         return wrong(p, b->first, 519, "two live buffers share bytes");
     for (uint32_t i = find_segment(p, b->offset);
-         i < p->n_segments && p->segments[i].begin < b->offset + b->bytes; i++)
+         i < p->n_segments && p->segments[i].begin < (uint64_t)b->offset + b->units; i++)
         if (!all_before(p, p->last + (size_t)p->segments[i].block * p->n_streams, b->first))
             return wrong(p, b->first, 519, "a buffer's bytes may still be in use");
     memmove(p->active + at + 1, p->active + at, (p->n_active - at) * sizeof *p->active);
@@ -140,7 +140,7 @@ static pps_status begin_block(memory_prover *p, uint32_t id)
 static void end_block(memory_prover *p, uint32_t id)
 {
     const plan_block *b = &p->plan->blocks[id];
-    uint64_t begin = b->offset, end = b->offset + b->bytes;
+    uint64_t begin = b->offset, end = (uint64_t)b->offset + b->units;
     uint32_t at = find_active(p, b->offset), lo = find_segment(p, begin), hi = lo, n = 0;
     segment pieces[3];
     memmove(p->active + at, p->active + at + 1, (p->n_active - at - 1) * sizeof *p->active);
@@ -218,15 +218,16 @@ typedef struct bucket_state {
 static pps_status check_bucket_step(memory_prover *p, bucket_state *buckets, uint32_t step)
 {
     const plan_step *s = &p->plan->steps[step];
-    if (s->chunk >= p->plan->n_buckets)
+    uint32_t bucket = plan_work_of(p->set, s)->chunk;
+    if (bucket >= p->plan->n_buckets)
         return wrong(p, step, 520, "a step works on a bucket that is not there");
-    bucket_state *b = &buckets[s->chunk];
+    bucket_state *b = &buckets[bucket];
     if (b->updated || (s->kind == PLAN_ALL_REDUCE && b->reduced))
         return wrong(p, step, 518, "a bucket is reduced or updated twice");
     if (!all_before(p, b->grads, step))
         return wrong(p, step, 520, "a gradient may not be complete yet");
     if (s->kind == PLAN_UPDATE) {
-        if (p->plan->buckets[s->chunk].reduced != b->reduced)
+        if (p->plan->buckets[bucket].reduced != b->reduced)
             return wrong(p, step, 520, "a gradient is not summed over its replicas");
         if (!all_before(p, b->values, step))
             return wrong(p, step, 519, "a parameter may still be in use");
@@ -294,10 +295,11 @@ static pps_status check_buckets(memory_prover *p)
             PPS_TRY(check_bucket_step(p, buckets, t));
         if (s->kind != PLAN_COMPUTE)
             continue;
-        if (lists[s->program].begin == 0)
-            PPS_TRY(program_uses(p, param_bucket, marks, s->program, lists, uses, t));
-        for (uint32_t i = 0; i < lists[s->program].n; i++) {
-            uint32_t use = uses[s->program][i];
+        uint32_t program = plan_work_of(p->set, s)->program;
+        if (lists[program].begin == 0)
+            PPS_TRY(program_uses(p, param_bucket, marks, program, lists, uses, t));
+        for (uint32_t i = 0; i < lists[program].n; i++) {
+            uint32_t use = uses[program][i];
             bucket_state *b = &buckets[use / 2];
             if (b->updated || (use % 2 == 1 && b->reduced))
                 return wrong(p, t, 520, "a step comes after the reduction or update it is for");

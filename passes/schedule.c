@@ -19,7 +19,7 @@
  * The issue order of a group keeps each stream in global order and issues communication as early as
  * its own device allows, right after the compute it depends on.
  */
-#include "passes/pass.h"
+#include "passes/machine.h"
 #include "passes/schedule.h"
 
 #include <string.h>
@@ -32,7 +32,7 @@ static pps_status just_in_time(pass_cx *cx)
     dag *d = cx->dag;
     uint32_t *slot;
     PASS_ALLOC(cx->jit, cx->scratch, d->n_nodes);
-    PASS_ALLOC(slot, cx->scratch, d->n_nodes);
+    PASS_ALLOC(slot, cx->phase, d->n_nodes);
     memset(cx->jit, 0xff, d->n_nodes * sizeof *cx->jit);
     memset(slot, 0xff, d->n_nodes * sizeof *slot);
     for (uint32_t l = 0; l < d->n_links; l++) {
@@ -78,7 +78,7 @@ static pps_status index_edges(pass_cx *cx, schedule_graph *s)
     uint32_t n = 0;
     s->cx = cx;
     s->row_group = IR_NONE;
-    PASS_ALLOC(s->list_begin, cx->scratch, d->n_nodes + 1);
+    PASS_ALLOC(s->list_begin, cx->phase, d->n_nodes + 1);
     for (int fill = 0; fill < 2; fill++) {
         for (uint32_t v = 0; v < d->n_nodes; v++) {
             if (cx->jit[v] == IR_NONE)
@@ -102,7 +102,7 @@ static pps_status index_edges(pass_cx *cx, schedule_graph *s)
             s->list_begin[v] = n;
             n += count;
         }
-        PASS_ALLOC(s->list, cx->scratch, n);
+        PASS_ALLOC(s->list, cx->phase, n);
     }
     /* filling moved each begin to its end, which is the next one's begin */
     memmove(s->list_begin + 1, s->list_begin, d->n_nodes * sizeof *s->list_begin);
@@ -239,33 +239,26 @@ static void release(void *ud, uint32_t v)
         push(&k->q, (entry){k->ready[v], v, priority_of(k->s->cx->dag, v)});
 }
 
-/* Cost of a chunk's passes relative to the mean forward. Only the order depends on it. */
+/* Seconds of each chunk's passes. Only the order depends on them. */
 static pps_status chunk_costs(pass_cx *cx, double (**ret)[IR_PHASE_COUNT])
 {
     const ir_graph *g = cx->program->graph;
-    double(*costs)[IR_PHASE_COUNT], sum = 0.0;
-    PASS_ALLOC(costs, cx->scratch, g->n_chunks);
-    for (uint32_t c = 0; c < g->n_chunks; c++) {
-        ir_range ops = g->chunks[c].ops;
-        for (uint32_t i = 0; i < ops.n; i++)
-            for (int phase = 0; phase < IR_PHASE_COUNT; phase++)
-                costs[c][phase] +=
-                    ir_op_flops(g, &g->ops[g->lists[ops.begin + i]], (ir_phase)phase);
-        sum += costs[c][IR_PHASE_F];
-    }
-    double unit = sum > 0.0 ? sum / g->n_chunks : 1.0;
+    double(*costs)[IR_PHASE_COUNT];
+    PASS_ALLOC(costs, cx->phase, g->n_chunks);
     for (uint32_t c = 0; c < g->n_chunks; c++)
         for (int phase = 0; phase < IR_PHASE_COUNT; phase++)
-            costs[c][phase] = costs[c][phase] / unit + 0.02;
+            costs[c][phase] = machine_compute(cx, c, (ir_phase)phase);
     *ret = costs;
     return PPS_OK;
 }
 
-static double cost_of(const dag *d, uint32_t v, double (*costs)[IR_PHASE_COUNT])
+static double cost_of(const pass_cx *cx, uint32_t v, double (*costs)[IR_PHASE_COUNT],
+                      const double *hops)
 {
+    const dag *d = cx->dag;
     const dag_run *r = &d->runs[d->node_run[v]];
     if (r->kind != PLAN_COMPUTE)
-        return 0.05;
+        return hops[d->node_run[v]];
     switch (dag_pass(d, v)) {
     case PPS_PASS_F:
         return costs[r->chunk][IR_PHASE_F];
@@ -284,14 +277,17 @@ static pps_status sort_all(pass_cx *cx, schedule_graph *s)
 {
     dag *d = cx->dag;
     kahn k = {.s = s};
-    double(*costs)[IR_PHASE_COUNT], *free_at;
+    double(*costs)[IR_PHASE_COUNT], *hops, *free_at;
     uint32_t n_vertices = 0, n_taken = 0, at = 0, seq = 0;
     PPS_TRY(chunk_costs(cx, &costs));
-    PASS_ALLOC(k.waiting, cx->scratch, d->n_nodes);
-    PASS_ALLOC(k.ready, cx->scratch, d->n_nodes);
-    PASS_ALLOC(k.q.items, cx->scratch, d->n_nodes);
-    PASS_ALLOC(free_at, cx->scratch, (size_t)d->n_groups * d->n_streams);
-    PASS_ALLOC(cx->sorted, cx->scratch, d->n_nodes);
+    PASS_ALLOC(hops, cx->phase, d->n_runs);
+    for (uint32_t i = 0; i < d->n_runs; i++)
+        hops[i] = d->runs[i].kind == PLAN_COMPUTE ? 0.0 : machine_hop(cx, &d->runs[i]);
+    PASS_ALLOC(k.waiting, cx->phase, d->n_nodes);
+    PASS_ALLOC(k.ready, cx->phase, d->n_nodes);
+    PASS_ALLOC(k.q.items, cx->phase, d->n_nodes);
+    PASS_ALLOC(free_at, cx->phase, (size_t)d->n_groups * d->n_streams);
+    PASS_ALLOC(cx->sorted, cx->phase, d->n_nodes);
     PASS_ALLOC(cx->seq, cx->scratch, d->n_nodes);
     for (uint32_t v = 0; v < d->n_nodes; v++)
         if (is_vertex(d, v)) {
@@ -314,7 +310,7 @@ static pps_status sort_all(pass_cx *cx, schedule_graph *s)
             double *lane = &free_at[end->group * d->n_streams + end->stream];
             begin = *lane > begin ? *lane : begin;
         }
-        k.end = begin + cost_of(d, v, costs);
+        k.end = begin + cost_of(cx, v, costs, hops);
         for (int i = 0; i < 2 && ends[i] != IR_NONE; i++) {
             const dag_run *end = &d->runs[d->node_run[ends[i]]];
             free_at[end->group * d->n_streams + end->stream] = k.end;
@@ -384,9 +380,9 @@ static pps_status issue_orders(pass_cx *cx)
 {
     dag *d = cx->dag;
     uint32_t *key, *stream_key, *n_zero, *count;
-    PASS_ALLOC(key, cx->scratch, d->n_nodes);
-    PASS_ALLOC(stream_key, cx->scratch, (size_t)d->n_groups * d->n_streams);
-    PASS_ALLOC(n_zero, cx->scratch, d->n_groups);
+    PASS_ALLOC(key, cx->phase, d->n_nodes);
+    PASS_ALLOC(stream_key, cx->phase, (size_t)d->n_groups * d->n_streams);
+    PASS_ALLOC(n_zero, cx->phase, d->n_groups);
     PASS_ALLOC(cx->group_issue, cx->scratch, d->n_groups);
     PASS_ALLOC(cx->issue, cx->scratch, d->n_alive);
     PASS_ALLOC(cx->step, cx->scratch, d->n_nodes);
@@ -412,8 +408,8 @@ static pps_status issue_orders(pass_cx *cx)
         buckets += n_zero[g] + 1;
     }
     uint32_t *base;
-    PASS_ALLOC(base, cx->scratch, d->n_groups);
-    PASS_ALLOC(count, cx->scratch, buckets + 1);
+    PASS_ALLOC(base, cx->phase, d->n_groups);
+    PASS_ALLOC(count, cx->phase, buckets + 1);
     for (uint32_t g = 0, b = 0; g < d->n_groups; b += n_zero[g] + 1, g++)
         base[g] = b;
     for (uint32_t i = 0; i < d->n_alive; i++) {

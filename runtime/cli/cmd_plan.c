@@ -34,6 +34,7 @@ static json_t *step_json(const session *s, const plan *p, uint32_t i)
 {
     const plan_set *set = s->plans;
     const plan_step *step = &p->steps[i];
+    const plan_work *work = plan_work_of(set, step);
     char label[128];
     plan_step_label(set, p, step, label, sizeof label);
     json_t *json =
@@ -47,19 +48,19 @@ static json_t *step_json(const session *s, const plan *p, uint32_t i)
         json_object_set_new(json, "pass", json_string(pass_names[step->pass]));
     if (step->mb != IR_NONE)
         json_object_set_new(json, "microbatch", json_integer(step->mb));
-    if (step->kind != PLAN_UPDATE && step->kind != PLAN_ALL_REDUCE && step->chunk != IR_NONE) {
-        json_object_set_new(json, "chunk", json_string(set->chunk_names[step->chunk]));
-        json_object_set_new(json, "stage", json_integer(set->chunk_stage[step->chunk]));
+    if (step->kind != PLAN_UPDATE && step->kind != PLAN_ALL_REDUCE && work->chunk != IR_NONE) {
+        json_object_set_new(json, "chunk", json_string(set->chunk_names[work->chunk]));
+        json_object_set_new(json, "stage", json_integer(set->chunk_stage[work->chunk]));
     }
     if (step->seq) {
         json_object_set_new(json, "sequence", json_integer(step->seq));
-        json_object_set_new(json, "bytes", json_integer((json_int_t)step->bytes));
+        json_object_set_new(json, "bytes", json_integer((json_int_t)work->bytes));
     }
     if (step->kind == PLAN_SEND || step->kind == PLAN_RECV)
-        json_object_set_new(json, "peer_group", json_integer(step->peer_group));
+        json_object_set_new(json, "peer_group", json_integer(work->peer_group));
     if (step->flags & PLAN_STEP_OVERLAP)
         json_object_set_new(json, "overlap", json_true());
-    json_object_set_new(json, "place", place_json(s, step->span));
+    json_object_set_new(json, "place", place_json(s, plan_place_of(set, step)));
     return json;
 }
 

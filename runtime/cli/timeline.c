@@ -20,7 +20,8 @@ static const plan *plan_of_rank(const plan_set *set, uint32_t rank)
 static uint32_t stage_of(const plan_set *set, const plan_step *step)
 {
     bool of_bucket = step->kind == PLAN_UPDATE || step->kind == PLAN_ALL_REDUCE;
-    return of_bucket || step->chunk == IR_NONE ? IR_NONE : set->chunk_stage[step->chunk];
+    uint32_t chunk = plan_work_of(set, step)->chunk;
+    return of_bucket || chunk == IR_NONE ? IR_NONE : set->chunk_stage[chunk];
 }
 
 static uint32_t lowest_stage(const plan_set *set, const plan *p)
@@ -51,10 +52,11 @@ static view_span span_of(pps_state *st, const plan_set *set, uint32_t rank, uint
     char *place = text + LABEL_BYTES;
     plan_step_label(set, p, step, text, LABEL_BYTES);
     *place = 0;
-    if (step->span.file) {
+    pps_span span = plan_place_of(set, step);
+    if (span.file) {
         const char *file;
         uint32_t line, column;
-        pps_span_place(st, step->span, &file, &line, &column);
+        pps_span_place(st, span, &file, &line, &column);
         snprintf(place, PLACE_BYTES, "%s:%u", file, line);
     }
     return (view_span){

@@ -43,7 +43,7 @@ static void *address(const cpu_self *self, const exec_rank *r, const plan_step *
     case PLAN_ABSENT:
         return NULL;
     case PLAN_BIND:
-        return r->arena + p->act_offset + p->bindings[s->bindings + o->bind] + o->offset;
+        return r->arena + p->act_offset + plan_binding(p, s, o->bind) + o->offset;
     case PLAN_PARAM:
         return r->arena + self->param_offset[o->index];
     case PLAN_GRAD:
@@ -52,14 +52,14 @@ static void *address(const cpu_self *self, const exec_rank *r, const plan_step *
         return r->arena + p->data_offset + r->set->data[o->index].offset +
                (s->mb == IR_NONE ? 0 : s->mb * self->data_mb_bytes[o->index]);
     case PLAN_LOSS:
-        return r->losses + s->loss + o->index;
+        return r->losses + plan_work_of(r->set, s)->loss + s->mb * r->set->n_mb_losses + o->index;
     }
     return NULL;
 }
 
 static pps_status compute(cpu_self *self, const exec_rank *r, const plan_step *s)
 {
-    const plan_program *program = &r->set->programs[s->program];
+    const plan_program *program = &r->set->programs[plan_work_of(r->set, s)->program];
     for (uint32_t i = 0; i < program->n_kernels; i++) {
         const plan_kernel *k = &r->set->kernels[program->kernels + i];
         for (uint32_t j = 0; j < k->n_operands; j++)
@@ -93,16 +93,17 @@ static void update(const cpu_self *self, exec_rank *r, const plan_bucket *bucket
 
 static void *binding(const exec_rank *r, const plan_step *s, uint32_t i)
 {
-    return r->arena + r->plan->act_offset + r->plan->bindings[s->bindings + i];
+    return r->arena + r->plan->act_offset + plan_binding(r->plan, s, i);
 }
 
 static coll_op make_op(const exec_rank *r, const plan_step *s)
 {
     const plan *p = r->plan;
-    coll_op op = {.channel = s->stream, .seq = s->seq, .epoch = r->epoch, .bytes = s->bytes};
+    const plan_work *w = plan_work_of(r->set, s);
+    coll_op op = {.channel = s->stream, .seq = s->seq, .epoch = r->epoch, .bytes = w->bytes};
     if (s->kind == PLAN_SEND || s->kind == PLAN_RECV) {
         op.kind = s->kind == PLAN_SEND ? COLL_SEND : COLL_RECV;
-        op.peer = r->set->group_ranks[r->set->plans[s->peer_group].ranks + r->group_index];
+        op.peer = r->set->group_ranks[r->set->plans[w->peer_group].ranks + r->group_index];
         op.send = op.recv = binding(r, s, 0);
         return op;
     }
@@ -111,17 +112,17 @@ static coll_op make_op(const exec_rank *r, const plan_step *s)
     op.group_index = r->group_index;
     if (s->kind == PLAN_ALL_REDUCE) {
         op.kind = COLL_ALL_REDUCE;
-        op.send = r->arena + p->grad_offset + p->buckets[s->chunk].offset;
+        op.send = r->arena + p->grad_offset + p->buckets[w->chunk].offset;
         return op;
     }
     op.kind = s->kind == PLAN_COUNTS ? COLL_COUNTS : COLL_ALL_TO_ALL;
-    op.experts = s->experts;
+    op.experts = w->experts;
     op.send = binding(r, s, 0);
     op.recv = binding(r, s, 1);
     if (s->kind == PLAN_ALL_TO_ALL) {
         op.flags = s->flags & PLAN_A2A_RETURN ? COLL_RETURN : 0;
         op.counts = binding(r, s, 2);
-        op.width = s->width;
+        op.width = w->width;
     }
     return op;
 }
@@ -150,7 +151,7 @@ static pps_status begin(void *self_, exec_rank *r, uint32_t step, bool *ret_done
         if (s->kind == PLAN_COMPUTE)
             PPS_TRY(compute(self, r, s));
         else
-            update(self, r, &r->plan->buckets[s->chunk]);
+            update(self, r, &r->plan->buckets[plan_work_of(r->set, s)->chunk]);
         *ret_done = true;
         return PPS_OK;
     }
@@ -178,7 +179,7 @@ static pps_status find_kernels(cpu_self *self, const exec_rank *r)
         const plan_step *s = &r->plan->steps[i];
         if (s->kind != PLAN_COMPUTE)
             continue;
-        const plan_program *program = &set->programs[s->program];
+        const plan_program *program = &set->programs[plan_work_of(set, s)->program];
         for (uint32_t j = program->kernels; j < program->kernels + program->n_kernels; j++) {
             if (!self->kernels[j])
                 self->kernels[j] = cpu_kernel_find(set->kernels[j].op, set->kernels[j].phase);

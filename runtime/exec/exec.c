@@ -55,7 +55,7 @@ static bool uses(const plan *p, uint32_t step, const plan_block *b)
     const plan_step *s = &p->steps[step];
     bool used = step == b->first || step == b->last;
     for (uint32_t i = 0; i < s->n_bindings && !used; i++)
-        used = p->bindings[s->bindings + i] - b->offset < b->bytes;
+        used = p->bindings[s->bindings + i] - b->offset < b->units;
     return used;
 }
 
@@ -93,8 +93,8 @@ static pps_status poison_init(exec_rank *r)
     memmove(x->used_at, x->used_at + 1, p->n_steps * sizeof(uint32_t));
     x->used_at[p->n_steps] = n_uses;
     for (uint32_t b = 0; b < p->n_blocks; b++)
-        ASAN_POISON_MEMORY_REGION(r->arena + p->act_offset + p->blocks[b].offset,
-                                  p->blocks[b].bytes);
+        ASAN_POISON_MEMORY_REGION(r->arena + p->act_offset + (uint64_t)p->blocks[b].offset * PLAN_ALIGN,
+                                  (uint64_t)p->blocks[b].units * PLAN_ALIGN);
     return PPS_OK;
 }
 
@@ -108,7 +108,8 @@ static void poison_begin(exec_rank *r, uint32_t step)
         if (b->first != step)
             continue;
         x->n_using[x->used[i]] = x->n_users[x->used[i]];
-        ASAN_UNPOISON_MEMORY_REGION(r->arena + r->plan->act_offset + b->offset, b->bytes);
+        ASAN_UNPOISON_MEMORY_REGION(r->arena + r->plan->act_offset + (uint64_t)b->offset * PLAN_ALIGN,
+                                    (uint64_t)b->units * PLAN_ALIGN);
     }
 }
 
@@ -120,7 +121,8 @@ static void poison_end(exec_rank *r, uint32_t step)
     for (uint32_t i = x->used_at[step]; i < x->used_at[step + 1]; i++) {
         const plan_block *b = &r->plan->blocks[x->used[i]];
         if (--x->n_using[x->used[i]] == 0)
-            ASAN_POISON_MEMORY_REGION(r->arena + r->plan->act_offset + b->offset, b->bytes);
+            ASAN_POISON_MEMORY_REGION(r->arena + r->plan->act_offset + (uint64_t)b->offset * PLAN_ALIGN,
+                                    (uint64_t)b->units * PLAN_ALIGN);
     }
 }
 
@@ -130,7 +132,8 @@ static void poison_done(exec_rank *r)
         return;
     for (uint32_t b = 0; b < r->plan->n_blocks; b++) {
         const plan_block *block = &r->plan->blocks[b];
-        ASAN_UNPOISON_MEMORY_REGION(r->arena + r->plan->act_offset + block->offset, block->bytes);
+        ASAN_UNPOISON_MEMORY_REGION(r->arena + r->plan->act_offset + (uint64_t)block->offset * PLAN_ALIGN,
+                                    (uint64_t)block->units * PLAN_ALIGN);
     }
 }
 #else

@@ -62,7 +62,7 @@ static uint64_t cost_ns(const paced_self *self, const exec_rank *r, const plan_s
     case PLAN_COMPUTE:
         if (c->unit_ns > 0)
             return (uint64_t)(s->pass == PPS_PASS_B ? 2 * c->unit_ns : c->unit_ns);
-        return (uint64_t)(c->compute_ns_per_flop * r->set->programs[s->program].flops);
+        return (uint64_t)(c->compute_ns_per_flop * r->set->programs[plan_work_of(r->set, s)->program].flops);
     case PLAN_UPDATE:
         return 0;
     case PLAN_COUNTS: /* a few integers */
@@ -73,7 +73,7 @@ static uint64_t cost_ns(const paced_self *self, const exec_rank *r, const plan_s
     case PLAN_ALL_TO_ALL:
         if (c->comm_ratio > 0)
             return (uint64_t)(c->comm_ratio * c->unit_ns);
-        return (uint64_t)(c->latency_ns + (double)s->bytes * c->ns_per_byte);
+        return (uint64_t)(c->latency_ns + (double)plan_work_of(r->set, s)->bytes * c->ns_per_byte);
     case PLAN_STEP_KIND_COUNT:
         break;
     }
@@ -144,7 +144,7 @@ static pps_status meet(paced_self *self, exec_rank *r, const plan_step *s, uint6
                          .recv = scratch + STAMP_BYTES,
                          .experts = STAMP_INTS};
     if (s->kind == PLAN_SEND || s->kind == PLAN_RECV) {
-        uint32_t peer = r->set->group_ranks[r->set->plans[s->peer_group].ranks + r->group_index];
+        uint32_t peer = r->set->group_ranks[r->set->plans[plan_work_of(r->set, s)->peer_group].ranks + r->group_index];
         link->op.group_index = s->kind == PLAN_RECV;
         link->pair[link->op.group_index] = r->rank;
         link->pair[!link->op.group_index] = peer;
@@ -177,7 +177,7 @@ static bool communicates(const plan_step *s)
 static void account(const exec_rank *r, uint32_t step)
 {
     const plan_step *s = &r->plan->steps[step];
-    uint64_t bytes = communicates(s) && s->kind != PLAN_RECV ? s->bytes : 0;
+    uint64_t bytes = communicates(s) && s->kind != PLAN_RECV ? plan_work_of(r->set, s)->bytes : 0;
     if (r->sent_bytes)
         r->sent_bytes[s->kind] += bytes;
     if (r->marks)

@@ -206,7 +206,7 @@ static void tell_failure(launch_cx *cx, launch_result *result, pps_status status
         snprintf(where, sizeof(where), "before its first step");
         result->failed_step = IR_NONE;
     } else if (result->failed_step < p->n_steps) {
-        span = p->steps[result->failed_step].span;
+        span = plan_place_of(cx->set, &p->steps[result->failed_step]);
         plan_step_label(cx->set, p, &p->steps[result->failed_step], label, sizeof(label));
         snprintf(where, sizeof(where), "in step %llu at %s",
                  (unsigned long long)result->failed_epoch, label);

@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * lower_buffers.c: which buffer a step's binding is. Chunks own their outputs and what they keep;
+ * links own what lies between a producer and a consumer:
+ *
+ *   value     OUT(src) -> [FX_SRC] -> [F_RECV] -> [FX_DST] -> used by dst
+ *   gradient  B_OWN    -> [BX_DST] -> [B_RECV] -> [BX_SRC] -> used by src
+ *
+ * A bracketed buffer exists where the hop before it does. Numbers are per group: buffers of one
+ * group share nothing with another's.
+ */
+#include "passes/lower.h"
+
+static uint32_t add_family(lower_buffers *b, uint32_t group, uint64_t bytes, uint8_t what)
+{
+    b->families[b->n_families] =
+        (family){.bytes = bytes, .base = b->n_lives[group], .what = what};
+    b->n_lives[group] += b->cx->dag->n_mb;
+    return b->n_families++;
+}
+
+static bool crosses(const dag *d, const dag_link *k)
+{
+    return d->chunks[k->src].group != d->chunks[k->dst].group;
+}
+
+static bool at_src(const dag_link *k)
+{
+    return k->exchange != DAG_NO_EXCHANGE && !k->exchange_at_dst;
+}
+
+static bool at_dst(const dag_link *k)
+{
+    return k->exchange != DAG_NO_EXCHANGE && k->exchange_at_dst;
+}
+
+static void link_families(lower_buffers *b, uint32_t id)
+{
+    pass_cx *cx = b->cx;
+    const dag *d = cx->dag;
+    const dag_link *k = &d->links[id];
+    uint32_t *f = b->link + (size_t)id * LINK_FAMILIES;
+    uint32_t here = d->chunks[k->dst].group, there = d->chunks[k->src].group;
+    uint64_t src = pass_tensor_bytes(cx, k->tensor, k->src);
+    uint64_t dst = pass_tensor_bytes(cx, k->tensor, k->dst);
+    uint64_t wire = at_src(k) ? dst : src; /* what a transfer between the exchanges carries */
+    for (int i = 0; i < LINK_FAMILIES; i++)
+        f[i] = IR_NONE;
+    if (at_src(k))
+        f[FX_SRC] = add_family(b, there, dst, PLAN_BLOCK_ACT);
+    if (crosses(d, k) && k->carrier == id)
+        f[F_RECV] = add_family(b, here, wire, PLAN_BLOCK_ACT);
+    if (at_dst(k))
+        f[FX_DST] = add_family(b, here, dst, PLAN_BLOCK_ACT);
+    if (!k->grad)
+        return;
+    f[B_OWN] = add_family(b, here, dst, PLAN_BLOCK_GRAD);
+    if (at_dst(k))
+        f[BX_DST] = add_family(b, here, src, PLAN_BLOCK_GRAD);
+    if (crosses(d, k))
+        f[B_RECV] = add_family(b, there, wire, PLAN_BLOCK_GRAD);
+    if (at_src(k))
+        f[BX_SRC] = add_family(b, there, src, PLAN_BLOCK_GRAD);
+}
+
+pps_status lower_buffers_init(lower_buffers *b, pass_cx *cx)
+{
+    const dag *d = cx->dag;
+    const ir_graph *g = cx->program->graph;
+    uint32_t n = d->n_links * LINK_FAMILIES;
+    *b = (lower_buffers){.cx = cx};
+    for (uint32_t c = 0; c < g->n_chunks; c++)
+        n += g->chunks[c].out.n + 3;
+    PASS_ALLOC(b->families, cx->phase, n);
+    PASS_ALLOC(b->chunk_out, cx->phase, g->n_chunks);
+    PASS_ALLOC(b->chunk_save, cx->phase, g->n_chunks);
+    PASS_ALLOC(b->link, cx->phase, (size_t)d->n_links * LINK_FAMILIES);
+    PASS_ALLOC(b->n_lives, cx->phase, d->n_groups);
+    for (uint32_t c = 0; c < g->n_chunks; c++) {
+        uint32_t group = d->chunks[c].group;
+        b->chunk_out[c] = b->n_families;
+        for (uint32_t k = 0; k < g->chunks[c].out.n; k++)
+            add_family(b, group, pass_tensor_bytes(cx, g->lists[g->chunks[c].out.begin + k], c),
+                       PLAN_BLOCK_ACT);
+        b->chunk_save[c] = add_family(b, group, cx->chunks[c].save_bi_bytes, PLAN_BLOCK_SAVE);
+        add_family(b, group, cx->chunks[c].save_bw_bytes, PLAN_BLOCK_HELD);
+        add_family(b, group, cx->chunks[c].held_bytes, PLAN_BLOCK_HELD);
+    }
+    for (uint32_t l = 0; l < d->n_links; l++)
+        link_families(b, l);
+    return PPS_OK;
+}
+
+/* ---- lives -------------------------------------------------------------------------------------
+ */
+
+static uint32_t link_life(const lower_buffers *b, uint32_t link, link_family which, uint32_t mb)
+{
+    return b->families[b->link[(size_t)link * LINK_FAMILIES + which]].base + mb;
+}
+
+static uint32_t made_by(const lower_buffers *b, const dag_link *k, uint32_t mb)
+{
+    return b->families[b->chunk_out[k->src] + k->src_out].base + mb;
+}
+
+/* A link's value before an exchange at its consumer: what the producer's side hands over. */
+static uint32_t value_arrived(const lower_buffers *b, uint32_t link, uint32_t mb)
+{
+    const dag_link *k = &b->cx->dag->links[link];
+    if (crosses(b->cx->dag, k))
+        return link_life(b, k->carrier, F_RECV, mb);
+    return at_src(k) ? link_life(b, link, FX_SRC, mb) : made_by(b, k, mb);
+}
+
+static uint32_t value_used(const lower_buffers *b, uint32_t link, uint32_t mb)
+{
+    return at_dst(&b->cx->dag->links[link]) ? link_life(b, link, FX_DST, mb)
+                                            : value_arrived(b, link, mb);
+}
+
+/* A link's gradient after an exchange at its consumer, before one at its producer. */
+static uint32_t grad_leaving(const lower_buffers *b, uint32_t link, uint32_t mb)
+{
+    return link_life(b, link, at_dst(&b->cx->dag->links[link]) ? BX_DST : B_OWN, mb);
+}
+
+static uint32_t grad_arrived(const lower_buffers *b, uint32_t link, uint32_t mb)
+{
+    const dag *d = b->cx->dag;
+    return crosses(d, &d->links[link]) ? link_life(b, link, B_RECV, mb) : grad_leaving(b, link, mb);
+}
+
+static uint32_t grad_used(const lower_buffers *b, uint32_t link, uint32_t mb)
+{
+    return at_src(&b->cx->dag->links[link]) ? link_life(b, link, BX_SRC, mb)
+                                            : grad_arrived(b, link, mb);
+}
+
+uint32_t lower_bind_life(const lower_buffers *b, const pass_bind *bind, uint32_t chunk, uint32_t mb)
+{
+    const dag *d = b->cx->dag;
+    switch ((pass_bind_kind)bind->what) {
+    case BIND_IN:
+        return value_used(b, d->link_lists[d->chunks[chunk].in_links.begin + bind->index], mb);
+    case BIND_OUT:
+        return b->families[b->chunk_out[chunk] + bind->index].base + mb;
+    case BIND_GRAD_IN:
+        return grad_used(b, bind->index, mb);
+    case BIND_GRAD_OUT:
+        return link_life(b, bind->index, B_OWN, mb);
+    case BIND_SAVE_BI:
+        return b->families[b->chunk_save[chunk]].base + mb;
+    case BIND_SAVE_BW:
+        return b->families[b->chunk_save[chunk] + 1].base + mb;
+    case BIND_HELD:
+        return b->families[b->chunk_save[chunk] + 2].base + mb;
+    case BIND_WORK:
+        break;
+    }
+    return IR_NONE;
+}
+
+uint32_t lower_comm_lives(const lower_buffers *b, uint32_t node, uint32_t ret[3])
+{
+    const dag *d = b->cx->dag;
+    const dag_run *r = &d->runs[d->node_run[node]];
+    if (dag_per_step(r))
+        return 0;
+    const dag_link *k = &d->links[r->link];
+    uint32_t mb = node - r->first;
+    bool forward = r->pass == PPS_PASS_F;
+    if (r->kind == PLAN_RECV) {
+        ret[0] = link_life(b, r->link, forward ? F_RECV : B_RECV, mb);
+        return 1;
+    }
+    if (r->kind == PLAN_SEND) {
+        ret[0] = !forward    ? grad_leaving(b, r->link, mb)
+                 : at_src(k) ? link_life(b, r->link, FX_SRC, mb)
+                             : made_by(b, k, mb);
+        return 1;
+    }
+    if (k->exchange_at_dst) {
+        ret[0] = forward ? value_arrived(b, r->link, mb) : link_life(b, r->link, B_OWN, mb);
+        ret[1] = link_life(b, r->link, forward ? FX_DST : BX_DST, mb);
+    } else {
+        ret[0] = forward ? made_by(b, k, mb) : grad_arrived(b, r->link, mb);
+        ret[1] = link_life(b, r->link, forward ? FX_SRC : BX_SRC, mb);
+    }
+    if (r->kind == PLAN_COUNTS)
+        return 2;
+    uint32_t sharded = k->exchange_at_dst ? k->dst : k->src;
+    ret[2] = link_life(b, pass_counts_link(d, sharded, k->tensor), FX_DST, mb);
+    return 3;
+}

@@ -1,0 +1,231 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * lower_set.c: the tables that all plans of a set share: ranks, parameters, data, losses, names,
+ * and the works that steps refer to.
+ */
+#include "passes/lower.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static pps_status copy_text(arena *mem, const char *text, const char **ret)
+{
+    *ret = arena_copy(mem, text, strlen(text));
+    return *ret == NULL ? PPS_ERR_NOMEM : PPS_OK;
+}
+
+static pps_status name_chunks(pass_cx *cx)
+{
+    plan_set *set = cx->set;
+    const ir_graph *g = cx->program->graph;
+    uint32_t *seen; /* chunks so far with this tagset */
+    PASS_ALLOC(set->chunk_names, cx->mem, g->n_chunks);
+    PASS_ALLOC(set->chunk_stage, cx->mem, g->n_chunks);
+    PASS_ALLOC(seen, cx->scratch, g->n_tagsets);
+    set->n_chunks = g->n_chunks;
+    for (uint32_t c = 0; c < g->n_chunks; c++) {
+        const ir_tagset *tags = &g->tagsets[g->chunks[c].tagset];
+        char name[160] = "";
+        size_t at = 0;
+        uint32_t stage = dag_stage(g, c), times = ++seen[g->chunks[c].tagset];
+        if (stage != IR_NONE)
+            at = (size_t)snprintf(name, sizeof name, "PP%u", stage);
+        for (uint32_t i = 0; i < tags->n && at < sizeof name; i++) {
+            const ir_tag *t = &g->tags[tags->begin + i];
+            if (strcmp(t->name, "PP") != 0)
+                at += (size_t)snprintf(name + at, sizeof name - at, "%s%s%u", at > 0 ? "." : "",
+                                       t->name, t->index);
+        }
+        if (at == 0)
+            at = (size_t)snprintf(name, sizeof name, "model");
+        if (times > 1 && at < sizeof name)
+            snprintf(name + at, sizeof name - at, "#%u", times);
+        PPS_TRY(copy_text(cx->mem, name, &set->chunk_names[c]));
+        set->chunk_stage[c] = stage == IR_NONE ? c : stage;
+    }
+    return PPS_OK;
+}
+
+pps_status lower_tables(pass_cx *cx)
+{
+    plan_set *set = cx->set;
+    const dag *d = cx->dag;
+    const ir_program *p = cx->program;
+    const ir_graph *g = p->graph;
+    set->n_groups = d->n_groups;
+    set->n_ranks = d->n_ranks;
+    set->n_mb = d->n_mb;
+    set->train = p->train;
+    set->n_nodes = d->n_alive;
+    set->n_edges = d->n_node_edges > UINT32_MAX ? UINT32_MAX : (uint32_t)d->n_node_edges;
+    PASS_ALLOC(set->plans, cx->mem, d->n_groups);
+    PASS_ALLOC(set->group_ranks, cx->mem, d->n_ranks);
+    PASS_ALLOC(set->rank_group, cx->mem, d->n_ranks);
+    PASS_ALLOC(set->rank_index, cx->mem, d->n_ranks);
+    for (uint32_t i = 0; i < d->n_groups; i++)
+        for (uint32_t k = 0; k < d->groups[i].n_ranks; k++) {
+            uint32_t rank = d->group_ranks[d->groups[i].ranks + k];
+            set->group_ranks[d->groups[i].ranks + k] = rank;
+            set->rank_group[rank] = i;
+            set->rank_index[rank] = k;
+        }
+    set->n_params = g->n_params;
+    PASS_ALLOC(set->params, cx->mem, g->n_params);
+    for (uint32_t i = 0; i < g->n_params; i++) {
+        set->params[i] = g->params[i];
+        PPS_TRY(copy_text(cx->mem, g->params[i].name, &set->params[i].name));
+    }
+    set->n_data = g->n_data;
+    PASS_ALLOC(set->data, cx->mem, g->n_data);
+    for (uint32_t k = 0; k < g->n_data; k++) {
+        uint32_t elems = 1;
+        for (uint32_t i = 1; i < g->data[k].n_dims; i++)
+            elems *= g->data[k].dims[i];
+        set->data[k] =
+            (plan_data){.kind = g->data[k].kind, .key = g->data[k].key, .row_elems = elems};
+        set->batch = g->data[k].dims[0];
+        set->T = g->data[k].n_dims > 1 ? g->data[k].dims[1] : 1;
+    }
+    set->n_mb_losses = cx->n_loss_step;
+    set->n_losses = d->n_mb * cx->n_loss_step;
+    PASS_ALLOC(set->losses, cx->mem, set->n_losses);
+    for (uint32_t m = 0, at = 0; m < d->n_mb; m++)
+        for (uint32_t c = 0; c < g->n_chunks; c++)
+            for (uint32_t i = 0; i < g->chunks[c].ops.n; i++) {
+                const ir_op *op = &g->ops[g->lists[g->chunks[c].ops.begin + i]];
+                if (op->kind == IR_ROUTER || op->kind == IR_CROSS_ENTROPY || op->kind == IR_MSE)
+                    set->losses[at++] =
+                        (plan_loss_slot){.group = d->chunks[c].group, .aux = op->kind == IR_ROUTER};
+            }
+    PASS_ALLOC(set->streams, cx->mem, d->n_streams);
+    set->n_streams = d->n_streams;
+    for (uint32_t i = 0; i < d->n_streams; i++)
+        PPS_TRY(copy_text(cx->mem, d->streams[i], &set->streams[i]));
+    return name_chunks(cx);
+}
+
+/* How many ranks share each parameter: experts of sharded regions, 1 for the rest. */
+pps_status lower_shards(pass_cx *cx)
+{
+    const dag *d = cx->dag;
+    const ir_graph *g = cx->program->graph;
+    PASS_ALLOC(cx->param_shards, cx->scratch, g->n_params);
+    PASS_ALLOC(cx->bucket_index, cx->scratch, d->n_buckets);
+    for (uint32_t i = 0; i < g->n_params; i++)
+        cx->param_shards[i] = 1;
+    for (uint32_t c = 0; c < g->n_chunks; c++)
+        if (d->chunks[c].ep > 1)
+            for (uint32_t i = 0; i < g->chunks[c].params.n; i++) {
+                uint32_t q = g->lists[g->chunks[c].params.begin + i];
+                if (g->params[q].flags & IR_PARAM_EXPERT)
+                    cx->param_shards[q] = d->chunks[c].ep;
+            }
+    return PPS_OK;
+}
+
+static uint64_t row_bytes(const ir_graph *g, ir_id tensor)
+{
+    const ir_tensor *t = &g->tensors[tensor];
+    return 4ull * t->dims[t->n_dims - 1];
+}
+
+/* Bytes a hop's payload has (an exchange of rows: at most). */
+static uint64_t hop_bytes(const pass_cx *cx, const dag_run *r, const dag_link *k)
+{
+    bool at_src = k->exchange != DAG_NO_EXCHANGE && !k->exchange_at_dst;
+    bool forward = r->pass == PPS_PASS_F;
+    if (r->kind == PLAN_SEND || r->kind == PLAN_RECV)
+        return pass_tensor_bytes(cx, k->tensor, at_src ? k->dst : k->src);
+    return pass_tensor_bytes(cx, k->tensor, forward ? k->dst : k->src);
+}
+
+pps_status lower_works(pass_cx *cx, uint32_t **ret)
+{
+    const dag *d = cx->dag;
+    const ir_graph *g = cx->program->graph;
+    plan_set *set = cx->set;
+    uint32_t *work_of;
+    PASS_ALLOC(work_of, cx->phase, 2 * (size_t)d->n_runs);
+    PASS_ALLOC(set->works, cx->mem, 2 * (size_t)d->n_runs);
+    for (uint32_t i = 0; i < d->n_runs; i++) {
+        const dag_run *r = &d->runs[i];
+        plan_work w = {.program = IR_NONE, .chunk = r->chunk, .peer_group = IR_NONE};
+        work_of[2 * i] = work_of[2 * i + 1] = set->n_works;
+        if (r->kind == PLAN_COMPUTE) {
+            const pass_chunk *c = &cx->chunks[r->chunk];
+            w.loss = c->loss_first;
+            w.program = c->programs[r->pass].id;
+            if (r->pass == PPS_PASS_BI) { /* [2i + 1]: the whole B */
+                plan_work whole = w;
+                whole.program = c->programs[PPS_PASS_B].id;
+                work_of[2 * i + 1] = set->n_works + 1;
+                set->works[set->n_works + 1] = whole;
+            }
+        } else if (dag_per_step(r)) {
+            w.chunk = cx->bucket_index[r->chunk];
+            if (r->kind == PLAN_ALL_REDUCE)
+                w.bytes = set->plans[r->group].buckets[w.chunk].bytes;
+        } else {
+            const dag_link *k = &d->links[r->link];
+            uint32_t sharded = k->exchange_at_dst ? k->dst : k->src;
+            w.bytes = hop_bytes(cx, r, k);
+            if (r->kind == PLAN_SEND || r->kind == PLAN_RECV) {
+                w.peer_group = d->runs[r->pair].group;
+            } else if (r->kind == PLAN_COUNTS) {
+                w.experts = g->tensors[k->tensor].dims[0];
+            } else {
+                uint32_t counts = pass_counts_link(d, sharded, k->tensor);
+                w.experts = g->tensors[d->links[counts].tensor].dims[0];
+                w.width = (uint32_t)row_bytes(g, k->tensor);
+            }
+        }
+        set->works[set->n_works] = w;
+        set->n_works = work_of[2 * i + 1] + 1;
+    }
+    *ret = work_of;
+    return PPS_OK;
+}
+
+/* Places: none, then each origin that a row's entry has, then each run's directive. */
+pps_status lower_places(pass_cx *cx, uint32_t **ret_run_place, uint32_t **ret_origin_place,
+                        uint32_t *ret_n_origins)
+{
+    const dag *d = cx->dag;
+    const ir_program *p = cx->program;
+    plan_set *set = cx->set;
+    uint32_t n_origins = 0, *origin_place, *run_place;
+    for (uint32_t i = 0; i < p->n_entries; i++)
+        if (p->entries[i].origin >= n_origins)
+            n_origins = p->entries[i].origin + 1;
+    PASS_ALLOC(origin_place, cx->phase, n_origins);
+    PASS_ALLOC(run_place, cx->phase, d->n_runs);
+    for (uint32_t i = 0; i < p->n_entries; i++)
+        origin_place[p->entries[i].origin] = 1;
+    uint32_t n = 1;
+    for (uint32_t i = 1; i < n_origins; i++)
+        n += origin_place[i];
+    PASS_ALLOC(set->places, cx->mem, n + d->n_runs);
+    n = 1;
+    for (uint32_t i = 1; i < n_origins; i++) {
+        pps_span span = pps_origin_span(cx->st, i);
+        if (origin_place[i] == 0)
+            continue;
+        origin_place[i] = span.file == 0 ? 0 : n;
+        if (span.file != 0)
+            set->places[n++] = span;
+    }
+    if (n_origins > 0)
+        origin_place[0] = 0;
+    for (uint32_t i = 0; i < d->n_runs; i++) {
+        const pps_span *last = &set->places[n - 1], *span = &d->runs[i].span;
+        if (n == 1 || last->file != span->file || last->begin != span->begin ||
+            last->end != span->end)
+            set->places[n++] = *span;
+        run_place[i] = n - 1;
+    }
+    set->n_places = n;
+    *ret_run_place = run_place;
+    *ret_origin_place = origin_place;
+    *ret_n_origins = n_origins;
+    return PPS_OK;
+}
