@@ -31,6 +31,21 @@ static pps_status wrong(const prover *p, const plan_step *s, int code, const cha
     return pps_error(p->st, plan_place_of(p->set, s), code, "%s", what);
 }
 
+/* Steps name works and places that are there: all that follows may follow them. */
+static pps_status check_tables(const prover *p, const plan *mine)
+{
+    const plan_set *set = p->set;
+    for (uint32_t i = 0; i < mine->n_steps; i++) {
+        const plan_step *s = &mine->steps[i];
+        pps_span none = {0};
+        if (s->work >= set->n_works || s->place >= set->n_places)
+            return pps_error(p->st, none, 520,
+                             "group %u step %u names a work or a place that is not there",
+                             mine->group, i);
+    }
+    return PPS_OK;
+}
+
 static pps_status check_waits(const prover *p, const plan *mine)
 {
     for (uint32_t i = 0; i < mine->n_steps; i++) {
@@ -264,8 +279,10 @@ static pps_status prove(prover *p)
     }
     PASS_ALLOC(p->partner, p->mem, p->n);
     memset(p->partner, 0xff, p->n * sizeof *p->partner);
-    for (uint32_t g = 0; g < set->n_groups; g++)
+    for (uint32_t g = 0; g < set->n_groups; g++) {
+        PPS_TRY(check_tables(p, &set->plans[g]));
         PPS_TRY(check_waits(p, &set->plans[g]));
+    }
     PPS_TRY(match_transfers(p));
     PPS_TRY(check_cycles(p));
     PPS_TRY(check_once(p));

@@ -18,7 +18,7 @@
 #include <string.h>
 
 typedef struct segment { /* bytes whose last life has ended, by `begin` */
-    uint64_t begin, end;
+    uint64_t begin, end; /* PLAN_ALIGN bytes each, as blocks and bindings */
     uint32_t block;
 } segment;
 
@@ -43,8 +43,8 @@ static pps_status wrong(const memory_prover *p, uint32_t step, int code, const c
     const plan_step *s = &p->plan->steps[step];
     char label[128];
     plan_step_label(p->set, p->plan, s, label, sizeof label);
-    return pps_error(p->st, plan_place_of(p->set, s), code, "%s: group %u step %u, %s", what, p->plan->group, step,
-                     label);
+    return pps_error(p->st, plan_place_of(p->set, s), code, "%s: group %u step %u, %s", what,
+                     p->plan->group, step, label);
 }
 
 /* ---- Clocks -------------------------------------------------------------------------------------
@@ -119,11 +119,11 @@ static pps_status begin_block(memory_prover *p, uint32_t id)
 {
     const plan_block *blocks = p->plan->blocks, *b = &blocks[id];
     uint32_t at = find_active(p, b->offset);
-    if (b->units == 0 ||
+    const plan_block *below = at > 0 ? &blocks[p->active[at - 1]] : NULL;
+    if (b->units == 0 || b->slack >= PLAN_ALIGN ||
         (uint64_t)b->offset * PLAN_ALIGN + plan_block_bytes(b) > p->plan->act_bytes)
         return wrong(p, b->first, 519, "a buffer lies outside the plan");
-    if ((at > 0 &&
-         blocks[p->active[at - 1]].offset + blocks[p->active[at - 1]].units > b->offset) ||
+    if ((below != NULL && (uint64_t)below->offset + below->units > b->offset) ||
         (at < p->n_active && (uint64_t)b->offset + b->units > blocks[p->active[at]].offset))
         return wrong(p, b->first, 519, "two live buffers share bytes");
     for (uint32_t i = find_segment(p, b->offset);

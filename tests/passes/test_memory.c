@@ -23,7 +23,8 @@ typedef struct trial {
     bool before[MAX_STEPS]
                [MAX_STEPS]; /* [a][b]: a has ended when b begins; by closure, not clocks */
     memory_life lives[MAX_LIVES];
-    uint32_t n_steps, n_streams, n_lives;
+    uint32_t order[MAX_LIVES]; /* lives that are used, by first step */
+    uint32_t n_steps, n_streams, n_lives, n_order;
 } trial;
 
 static uint32_t seed;
@@ -76,20 +77,32 @@ static void access_life(trial *t, memory_life *l, uint32_t step)
     l->access[l->n_access++] = step;
 }
 
-static int by_first(const void *a, const void *b)
+static uint64_t bytes_of(const memory_life *l)
 {
-    uint32_t x = ((const memory_life *)a)->first, y = ((const memory_life *)b)->first;
-    return (x > y) - (x < y);
+    return (uint64_t)l->units * PLAN_ALIGN - l->slack;
 }
 
+static uint64_t offset_of(const memory_life *l)
+{
+    return (uint64_t)l->offset * PLAN_ALIGN;
+}
+
+/* Lives lie in any order, some of them unused; `order` sorts the others. Sizes are any number of
+ * bytes, or all one unit. */
 static void make_lives(trial *t, uint32_t n, bool equal_sizes)
 {
     t->n_lives = n;
+    t->n_order = 0;
     for (uint32_t i = 0; i < n; i++) {
         uint32_t first = random_below(t->n_steps), span = random_below(12) + 1;
+        uint64_t bytes = equal_sizes ? PLAN_ALIGN : 1 + random_below(20 * PLAN_ALIGN);
         memory_life *l = &t->lives[i];
-        *l = (memory_life){
-            .first = first, .last = first, .bytes = equal_sizes ? 64 : 64 * (1 + random_below(20))};
+        *l = memory_life_of(bytes, 0);
+        assert_int_equal(bytes_of(l), bytes);
+        assert_int_equal(l->first, IR_NONE);
+        if (!equal_sizes && random_below(10) == 0)
+            continue;
+        l->first = l->last = first;
         access_life(t, l, first);
         for (uint32_t k = random_below(4); k > 0; k--) {
             uint32_t step = first + random_below(span);
@@ -98,8 +111,11 @@ static void make_lives(trial *t, uint32_t n, bool equal_sizes)
         }
         for (uint32_t k = 0; k < l->n_access; k++)
             l->last = l->access[k] > l->last ? l->access[k] : l->last;
+        uint32_t at = t->n_order++;
+        for (; at > 0 && t->lives[t->order[at - 1]].first > first; at--)
+            t->order[at] = t->order[at - 1];
+        t->order[at] = i;
     }
-    qsort(t->lives, n, sizeof *t->lives, by_first);
 }
 
 static uint64_t most_live(const trial *t)
@@ -107,9 +123,11 @@ static uint64_t most_live(const trial *t)
     uint64_t most = 0;
     for (uint32_t i = 0; i < t->n_steps; i++) {
         uint64_t live = 0;
-        for (uint32_t k = 0; k < t->n_lives; k++)
-            if (t->lives[k].first <= i && i <= t->lives[k].last)
-                live += t->lives[k].bytes;
+        for (uint32_t k = 0; k < t->n_order; k++) {
+            const memory_life *l = &t->lives[t->order[k]];
+            if (l->first <= i && i <= l->last)
+                live += bytes_of(l);
+        }
         most = live > most ? live : most;
     }
     return most;
@@ -117,12 +135,13 @@ static uint64_t most_live(const trial *t)
 
 static void check_places(const trial *t, uint64_t bytes)
 {
-    for (uint32_t i = 0; i < t->n_lives; i++) {
-        const memory_life *a = &t->lives[i];
-        assert_true(a->offset + a->bytes <= bytes);
-        for (uint32_t j = i + 1; j < t->n_lives; j++) {
-            const memory_life *b = &t->lives[j];
-            if (a->offset + a->bytes <= b->offset || b->offset + b->bytes <= a->offset)
+    for (uint32_t i = 0; i < t->n_order; i++) {
+        const memory_life *a = &t->lives[t->order[i]];
+        assert_true(offset_of(a) + bytes_of(a) <= bytes);
+        for (uint32_t j = i + 1; j < t->n_order; j++) {
+            const memory_life *b = &t->lives[t->order[j]];
+            if (offset_of(a) + bytes_of(a) <= offset_of(b) ||
+                offset_of(b) + bytes_of(b) <= offset_of(a))
                 continue;
             assert_true(a->last < b->first);
             for (uint32_t k = 0; k < a->n_access; k++)
@@ -137,8 +156,8 @@ static void run_trial(trial *t, uint64_t *ret_bytes, uint64_t *ret_most)
 {
     arena scratch;
     arena_init(&scratch, NULL, NULL);
-    assert_int_equal(memory_place(&scratch, t->lives, t->n_lives, t->steps, t->n_steps, t->clock,
-                                  t->n_streams, ret_bytes, ret_most),
+    assert_int_equal(memory_place(&scratch, t->lives, t->order, t->n_order, t->steps, t->n_steps,
+                                  t->clock, t->n_streams, ret_bytes, ret_most),
                      PPS_OK);
     arena_done(&scratch);
 }
@@ -158,8 +177,8 @@ static void bytes_are_used_again_only_when_free(void **state)
         assert_int_equal(most, most_live(&t));
         assert_true(bytes >= most);
         sum_bytes += bytes;
-        for (uint32_t k = 0; k < t.n_lives; k++)
-            sum_lives += t.lives[k].bytes;
+        for (uint32_t k = 0; k < t.n_order; k++)
+            sum_lives += bytes_of(&t.lives[t.order[k]]);
     }
     assert_true(sum_bytes * 2 < sum_lives); /* and they are used again */
 }
@@ -190,10 +209,11 @@ static void another_stream_keeps_its_bytes(void **state)
         plan_step steps[4] = {{.stream = 0}, {.stream = 1}, {.stream = 0}, {.stream = 0}};
         const uint32_t clock[8] = {0, 0, 1, 0, 1, 0, 3, known ? 2 : 0};
         memory_life lives[2] = {
-            {.bytes = 128, .first = 0, .last = 1, .access = {0, 1}, .n_access = 2},
-            {.bytes = 128, .first = 3, .last = 3, .access = {3}, .n_access = 1}};
+            {.units = 2, .first = 0, .last = 1, .access = {0, 1}, .n_access = 2},
+            {.units = 2, .first = 3, .last = 3, .access = {3}, .n_access = 1}};
+        const uint32_t order[2] = {0, 1};
         arena_init(&scratch, NULL, NULL);
-        assert_int_equal(memory_place(&scratch, lives, 2, steps, 4, clock, 2, &bytes, &most),
+        assert_int_equal(memory_place(&scratch, lives, order, 2, steps, 4, clock, 2, &bytes, &most),
                          PPS_OK);
         assert_int_equal(bytes, known ? 128 : 256);
         assert_int_equal(most, 128);

@@ -38,6 +38,11 @@ static void write_script(char *text, size_t n, const shape *h)
              h->R, h->M);
 }
 
+static uint32_t chunk_of(const plan_set *set, const plan_step *s)
+{
+    return plan_work_of(set, s)->chunk;
+}
+
 /* ---- Rows and plans -----------------------------------------------------------------------------
  */
 
@@ -101,7 +106,7 @@ static void check_plan(compiled *c, const shape *h, uint32_t rank)
         assert_true(at < n);
         group += at > 0 && !ops[at].joins;
         assert_int_equal(s->pass, ops[at].pass);
-        assert_int_equal(c->set->chunk_stage[s->chunk], ops[at].stage);
+        assert_int_equal(c->set->chunk_stage[chunk_of(c->set, s)], ops[at].stage);
         assert_int_equal(s->mb, ops[at].mb);
         assert_int_equal(s->row_group, group);
         at++;
@@ -119,7 +124,7 @@ static void check_once(const compiled *c)
             const plan_step *s = &set->plans[g].steps[i];
             if (s->kind != PLAN_COMPUTE)
                 continue;
-            uint8_t *bits = &seen[s->chunk * set->n_mb + s->mb];
+            uint8_t *bits = &seen[chunk_of(set, s) * set->n_mb + s->mb];
             assert_false(*bits >> s->pass & 1);
             *bits |= (uint8_t)(1 << s->pass);
             if (s->pass != PPS_PASS_F) /* F, then BI, then BW */
@@ -212,11 +217,11 @@ static bool forward(const plan_step *s)
 }
 
 /* The compute that needs what an exchange brings. */
-static uint32_t consumer_of(const plan *p, uint32_t exchange)
+static uint32_t consumer_of(const plan_set *set, const plan *p, uint32_t exchange)
 {
     const plan_step *s = &p->steps[exchange];
     for (uint32_t i = exchange + 1; i < p->n_steps; i++)
-        if (p->steps[i].kind == PLAN_COMPUTE && p->steps[i].chunk == s->chunk &&
+        if (p->steps[i].kind == PLAN_COMPUTE && chunk_of(set, &p->steps[i]) == chunk_of(set, s) &&
             p->steps[i].mb == s->mb && forward(&p->steps[i]) == forward(s))
             return i;
     return IR_NONE;
@@ -235,7 +240,8 @@ static bool waits_for(const plan *p, uint32_t i, uint32_t for_step)
 
 static bool same_op(const plan_set *set, const plan_step *a, const plan_step *b)
 {
-    return a->mb == b->mb && set->chunk_stage[a->chunk] == set->chunk_stage[b->chunk] &&
+    return a->mb == b->mb &&
+           set->chunk_stage[chunk_of(set, a)] == set->chunk_stage[chunk_of(set, b)] &&
            forward(a) == forward(b);
 }
 
@@ -246,7 +252,7 @@ static uint32_t check_overlap(const plan_set *set, const plan *p)
     uint32_t inside = 0;
     for (uint32_t i = 0; i < p->n_steps; i++) {
         const plan_step *s = &p->steps[i];
-        uint32_t end = s->kind == PLAN_ALL_TO_ALL ? consumer_of(p, i) : IR_NONE;
+        uint32_t end = s->kind == PLAN_ALL_TO_ALL ? consumer_of(set, p, i) : IR_NONE;
         if (end == IR_NONE || !(p->steps[end].flags & PLAN_STEP_OVERLAP))
             continue;
         /* the compute before it that made the rows is of the same pair? */
@@ -319,7 +325,7 @@ static void merged_streams_keep_the_rows(void **state)
                     continue;
                 while (b->steps[k].kind != PLAN_COMPUTE)
                     k++;
-                assert_int_equal(a->steps[i].chunk, b->steps[k].chunk);
+                assert_int_equal(chunk_of(c.set, &a->steps[i]), chunk_of(merged.set, &b->steps[k]));
                 assert_int_equal(a->steps[i].mb, b->steps[k].mb);
                 assert_int_equal(a->steps[i].pass, b->steps[k].pass);
                 k++;

@@ -23,6 +23,9 @@ void pb_init(plan_builder *b, uint32_t n_groups, uint32_t group_size, uint32_t n
         .n_mb = 1,
         .batch = group_size,
         .T = 1,
+        .works = b->works,
+        .places = b->places,
+        .n_places = 1,
         .programs = b->programs,
         .kernels = b->kernels,
         .operands = b->operands,
@@ -38,6 +41,7 @@ void pb_init(plan_builder *b, uint32_t n_groups, uint32_t group_size, uint32_t n
     };
     memcpy(b->streams, stream_names, sizeof(stream_names));
     b->chunk_names[0] = "PP0";
+    pb_work(b, (plan_work){.program = IR_NONE});
     for (uint32_t g = 0; g < n_groups; g++) {
         b->plans[g] = (plan){.group = g,
                              .n_ranks = group_size,
@@ -118,7 +122,17 @@ uint32_t pb_mse(plan_builder *b, plan_operand x, plan_operand y)
 uint32_t pb_loss(plan_builder *b, uint32_t group, bool aux)
 {
     b->losses[b->set.n_losses] = (plan_loss_slot){.group = group, .aux = aux};
+    b->set.n_mb_losses = b->set.n_losses + 1; /* there is one microbatch */
     return b->set.n_losses++;
+}
+
+uint32_t pb_work(plan_builder *b, plan_work work)
+{
+    assert(b->set.n_works < PB_STEPS);
+    if (!work.bytes)
+        work.bytes = PB_BYTES;
+    b->works[b->set.n_works] = work;
+    return b->set.n_works++;
 }
 
 uint32_t pb_step(plan_builder *b, uint32_t group, plan_step step, const uint32_t *waits,
@@ -131,11 +145,7 @@ uint32_t pb_step(plan_builder *b, uint32_t group, plan_step step, const uint32_t
         b->waits[group][p->n_waits++] = *waits;
     step.bindings = p->n_bindings;
     for (; slots && *slots != IR_NONE; slots++, step.n_bindings++)
-        b->bindings[group][p->n_bindings++] = *slots * (uint64_t)PB_BYTES;
-    if (step.kind != PLAN_COMPUTE)
-        step.program = IR_NONE;
-    if (!step.bytes)
-        step.bytes = PB_BYTES;
+        b->bindings[group][p->n_bindings++] = *slots * (PB_BYTES / PLAN_ALIGN);
     b->steps[group][p->n_steps] = step;
     return p->n_steps++;
 }
@@ -143,8 +153,10 @@ uint32_t pb_step(plan_builder *b, uint32_t group, plan_step step, const uint32_t
 void pb_block(plan_builder *b, uint32_t group, uint32_t slot, uint32_t first, uint32_t last)
 {
     plan *p = &b->plans[group];
-    b->blocks[group][p->n_blocks++] = (plan_block){
-        .offset = slot * (uint64_t)PB_BYTES, .bytes = PB_BYTES, .first = first, .last = last};
+    b->blocks[group][p->n_blocks++] = (plan_block){.offset = slot * (PB_BYTES / PLAN_ALIGN),
+                                                   .units = PB_BYTES / PLAN_ALIGN,
+                                                   .first = first,
+                                                   .last = last};
 }
 
 void pb_finish(plan_builder *b, uint32_t slots)

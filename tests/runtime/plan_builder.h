@@ -10,17 +10,20 @@
 
 enum { PB_GROUPS = 4, PB_RANKS = 8, PB_STEPS = 64, PB_POOL = 256, PB_ELEMS = 16 };
 enum { PB_BYTES = PB_ELEMS * 4 }; /* every buffer and parameter of these plans: 16 floats */
+_Static_assert(PB_BYTES % PLAN_ALIGN == 0, "slots begin where buffers may");
 
 typedef struct plan_builder {
     plan_set set;
     plan plans[PB_GROUPS];
     plan_step steps[PB_GROUPS][PB_STEPS];
-    uint64_t bindings[PB_GROUPS][PB_POOL];
+    uint32_t bindings[PB_GROUPS][PB_POOL];
     uint32_t waits[PB_GROUPS][PB_POOL];
     plan_block blocks[PB_GROUPS][PB_POOL];
     plan_param params[PB_GROUPS][4];
     plan_bucket buckets[PB_GROUPS][4];
     ir_param ir_params[4];
+    plan_work works[PB_STEPS];
+    pps_span places[1];
     plan_data data[2];
     plan_loss_slot losses[8];
     plan_program programs[16];
@@ -43,6 +46,9 @@ uint32_t pb_loss(plan_builder *b, uint32_t group, bool aux);
 plan_operand pb_bind(uint16_t i);
 plan_operand pb_of_param(uint32_t id);
 plan_operand pb_of_grad(uint32_t id);
+/* What a step does, for plan_step.work; 0 bytes are PB_BYTES. Work 0 is there from the start: no
+ * program, chunk or bucket 0, peer group 0. */
+uint32_t pb_work(plan_builder *b, plan_work work);
 /* Append a step; lists end with IR_NONE and may be NULL. Bindings are slots of PB_BYTES. */
 uint32_t pb_step(plan_builder *b, uint32_t group, plan_step step, const uint32_t *waits,
                  const uint32_t *slots);
