@@ -9,17 +9,19 @@
  * Two ops: the best merge, by dynamic programming over (chunks of the first done, chunks of the
  * second done). A state is the times at which the compute stream, the exchange stream and each op's
  * next input are ready; states that another one beats in all four are dropped, and at most KEEP are
- * kept. Within an op the order is kept. More than two ops are merged evenly. Groups of the same
- * runs have the same answer: it is found once.
+ * kept. Within an op the order is kept. Costs are estimates: unless the best merge is clearly
+ * shorter the chains are merged evenly, which puts compute under every exchange whatever it costs.
+ * More than two ops are merged evenly too. Groups of the same runs have the same answer: it is
+ * found once.
  */
 #include "passes/machine.h"
 
 #include <string.h>
 
 enum { KEEP = 12, MOST_OPS = 64 };
+static const double clearly_shorter = 0.99;
 
 typedef struct chain { /* one op */
-    const uint32_t *nodes;
     uint32_t n;
     double *compute; /* [n] */
     double *hop;     /* [n] exchange between node i - 1 and node i, 0 for none */
@@ -75,11 +77,12 @@ static double node_time(const pass_cx *cx, uint32_t node)
     return machine_compute(cx, r->chunk, IR_PHASE_BI) + machine_compute(cx, r->chunk, IR_PHASE_BW);
 }
 
-static pps_status measure(pass_cx *cx, const uint32_t *nodes, uint32_t n, chain *ret)
+static pps_status measure(const pass_cx *cx, arena *mem, const uint32_t *nodes, uint32_t n,
+                          chain *ret)
 {
-    *ret = (chain){.nodes = nodes, .n = n};
-    PASS_ALLOC(ret->compute, cx->phase, n);
-    PASS_ALLOC(ret->hop, cx->phase, n);
+    *ret = (chain){.n = n};
+    PASS_ALLOC(ret->compute, mem, n);
+    PASS_ALLOC(ret->hop, mem, n);
     for (uint32_t i = 0; i < n; i++) {
         ret->compute[i] = node_time(cx, nodes[i]);
         if (i > 0)
@@ -131,14 +134,14 @@ static void offer(state *cell, uint32_t *n, const state *s)
 }
 
 /* took[k]: which op runs k-th. */
-static pps_status best_merge(pass_cx *cx, const chain c[2], uint8_t *took, double *ret_end)
+static pps_status best_merge(arena *mem, const chain c[2], uint8_t *took, double *ret_end)
 {
     uint32_t w = c[1].n + 1;
     size_t cells = (size_t)(c[0].n + 1) * w;
     state *all;
     uint32_t *n;
-    PASS_ALLOC(all, cx->phase, cells * KEEP);
-    PASS_ALLOC(n, cx->phase, cells);
+    PASS_ALLOC(all, mem, cells * KEEP);
+    PASS_ALLOC(n, mem, cells);
     n[0] = 1;
     for (uint32_t i = 0; i <= c[0].n; i++)
         for (uint32_t j = 0; j <= c[1].n; j++) {
@@ -165,82 +168,112 @@ static pps_status best_merge(pass_cx *cx, const chain c[2], uint8_t *took, doubl
     return PPS_OK;
 }
 
+/* Each op's next node lies at a fraction of its chain: the earliest is next, ties to the op named
+ * first. took[k]: which op runs k-th. */
+static void merge_evenly(const uint32_t *n, uint32_t n_ops, uint32_t total, uint8_t *took)
+{
+    uint32_t taken[MOST_OPS] = {0};
+    for (uint32_t k = 0; k < total; k++) {
+        uint32_t best = UINT32_MAX;
+        for (uint32_t i = 0; i < n_ops; i++) /* (taken + 1/2) / n, by cross multiplication */
+            if (taken[i] < n[i] &&
+                (best == UINT32_MAX ||
+                 (uint64_t)(2 * taken[i] + 1) * n[best] < (uint64_t)(2 * taken[best] + 1) * n[i]))
+                best = i;
+        taken[best]++;
+        took[k] = (uint8_t)best;
+    }
+}
+
+static double end_of(const chain c[2], const uint8_t *took)
+{
+    uint32_t done[2] = {0, 0};
+    state s = {0};
+    for (uint32_t k = 0; k < c[0].n + c[1].n; k++) {
+        s = advance(&c[took[k]], &s, took[k], done[took[k]], 0);
+        done[took[k]]++;
+    }
+    return s.now;
+}
+
+static pps_status solve(const pass_cx *cx, arena *mem, const uint32_t *nodes, const uint32_t *n,
+                        struct interleave_memo *m)
+{
+    chain c[2];
+    uint8_t *best;
+    double end, best_end, busy = 0.0;
+    PASS_ALLOC(best, mem, n[0] + n[1]);
+    PPS_TRY(measure(cx, mem, nodes, n[0], &c[0]));
+    PPS_TRY(measure(cx, mem, nodes + n[0], n[1], &c[1]));
+    PPS_TRY(best_merge(mem, c, best, &best_end));
+    merge_evenly(n, 2, n[0] + n[1], m->took);
+    end = end_of(c, m->took);
+    if (best_end < clearly_shorter * end) {
+        memcpy(m->took, best, n[0] + n[1]);
+        end = best_end;
+    }
+    for (int op = 0; op < 2; op++)
+        for (uint32_t i = 0; i < n[op]; i++) {
+            busy += c[op].compute[i];
+            m->exchanged += c[op].hop[i];
+        }
+    m->exposed = end - busy;
+    return PPS_OK;
+}
+
 static pps_status find(pass_cx *cx, const uint32_t *nodes, const uint32_t *n,
                        struct interleave_memo **ret)
 {
     const dag *d = cx->dag;
     uint32_t first[2] = {d->node_run[nodes[0]], d->node_run[nodes[n[0]]]};
     uint8_t pass[2] = {(uint8_t)dag_pass(d, nodes[0]), (uint8_t)dag_pass(d, nodes[n[0]])};
-    struct interleave_memo **slot = &cx->memos[(first[0] * 31 + first[1]) % PASS_MEMOS];
+    struct interleave_memo *m, **slot = &cx->memos[(first[0] * 31 + first[1]) % PASS_MEMOS];
     for (*ret = *slot; *ret != NULL; *ret = (*ret)->next)
         if ((*ret)->first[0] == first[0] && (*ret)->first[1] == first[1] && (*ret)->n[0] == n[0] &&
             (*ret)->n[1] == n[1] && (*ret)->pass[0] == pass[0] && (*ret)->pass[1] == pass[1])
             return PPS_OK;
-    chain c[2];
-    double end, busy = 0.0;
-    struct interleave_memo *m;
     PASS_ALLOC(m, cx->ordering, 1);
     PASS_ALLOC(m->took, cx->ordering, n[0] + n[1]);
-    PPS_TRY(measure(cx, nodes, n[0], &c[0]));
-    PPS_TRY(measure(cx, nodes + n[0], n[1], &c[1]));
-    PPS_TRY(best_merge(cx, c, m->took, &end));
     for (int op = 0; op < 2; op++) {
         m->first[op] = first[op];
         m->n[op] = n[op];
         m->pass[op] = pass[op];
-        for (uint32_t i = 0; i < n[op]; i++) {
-            busy += c[op].compute[i];
-            m->exchanged += c[op].hop[i];
-        }
     }
-    m->exposed = end - busy;
+    arena mem; /* the states of one pair: as many as the product of its lengths */
+    arena_init(&mem, NULL, NULL);
+    pps_status status = solve(cx, &mem, nodes, n, m);
+    arena_done(&mem);
+    PPS_TRY(status);
     m->next = *slot;
     *slot = *ret = m;
     return PPS_OK;
 }
 
-/* Each op's next node lies at a fraction of its chain: the earliest is next, ties to the op named
- * first. */
-static void merge_evenly(const uint32_t *nodes, const uint32_t *n, uint32_t n_ops, uint32_t total,
-                         uint32_t *ret)
-{
-    uint32_t taken[MOST_OPS] = {0};
-    for (uint32_t k = 0; k < total; k++) {
-        uint32_t best = UINT32_MAX, base = 0, best_at = 0;
-        for (uint32_t i = 0; i < n_ops; i++) {
-            /* (taken + 1/2) / n, compared by cross multiplication */
-            if (taken[i] < n[i] &&
-                (best == UINT32_MAX ||
-                 (uint64_t)(2 * taken[i] + 1) * n[best] < (uint64_t)(2 * taken[best] + 1) * n[i])) {
-                best = i;
-                best_at = base + taken[i];
-            }
-            base += n[i];
-        }
-        taken[best]++;
-        ret[k] = nodes[best_at];
-    }
-}
-
 pps_status pass_interleave(pass_cx *cx, const uint32_t *nodes, const uint32_t *n, uint32_t n_ops,
                            uint32_t *ret)
 {
-    uint32_t total = 0;
-    for (uint32_t i = 0; i < n_ops; i++)
+    uint32_t total = 0, at[MOST_OPS];
+    uint8_t *took;
+    for (uint32_t i = 0; i < n_ops; i++) {
+        if (i < MOST_OPS)
+            at[i] = total;
         total += n[i];
-    if (n_ops != 2 || n[0] == 0 || n[1] == 0) {
-        if (n_ops > MOST_OPS)
-            memcpy(ret, nodes, total * sizeof *ret);
-        else
-            merge_evenly(nodes, n, n_ops, total, ret);
+    }
+    if (n_ops > MOST_OPS) {
+        memcpy(ret, nodes, total * sizeof *ret);
         return PPS_OK;
     }
-    struct interleave_memo *m;
-    PPS_TRY(find(cx, nodes, n, &m));
-    uint32_t at[2] = {0, n[0]};
+    if (n_ops == 2 && n[0] > 0 && n[1] > 0) {
+        struct interleave_memo *m;
+        PPS_TRY(find(cx, nodes, n, &m));
+        took = m->took;
+        cx->exchanged += m->exchanged;
+        cx->exposed += m->exposed;
+    } else {
+        PASS_ALLOC(took, cx->phase, total);
+        merge_evenly(n, n_ops, total, took);
+    }
     for (uint32_t k = 0; k < total; k++)
-        ret[k] = nodes[at[m->took[k]]++];
-    cx->exchanged += m->exchanged;
-    cx->exposed += m->exposed;
+        ret[k] = nodes[at[took[k]]++];
     return PPS_OK;
 }

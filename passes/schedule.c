@@ -281,8 +281,10 @@ static pps_status sort_all(pass_cx *cx, schedule_graph *s)
     uint32_t n_vertices = 0, n_taken = 0, at = 0, seq = 0;
     PPS_TRY(chunk_costs(cx, &costs));
     PASS_ALLOC(hops, cx->phase, d->n_runs);
+    /* counts take no time here: rows do not lose their turn to rows that were made later */
     for (uint32_t i = 0; i < d->n_runs; i++)
-        hops[i] = d->runs[i].kind == PLAN_COMPUTE ? 0.0 : machine_hop(cx, &d->runs[i]);
+        if (d->runs[i].kind != PLAN_COMPUTE && d->runs[i].kind != PLAN_COUNTS)
+            hops[i] = machine_hop(cx, &d->runs[i]);
     PASS_ALLOC(k.waiting, cx->phase, d->n_nodes);
     PASS_ALLOC(k.ready, cx->phase, d->n_nodes);
     PASS_ALLOC(k.q.items, cx->phase, d->n_nodes);
