@@ -30,11 +30,24 @@ pps_status pass_stream(pass_cx *cx, uint32_t stream, const char *fallback, uint1
     return PPS_OK;
 }
 
+/* The way back of a stream that carries transfers: "pp" and "pp<". */
+static pps_status back_stream(pass_cx *cx, uint16_t stream, uint16_t *ret)
+{
+    const char *name = cx->dag->streams[stream];
+    size_t n = strlen(name);
+    char *back = arena_new(cx->mem, n + 2);
+    if (back == NULL)
+        return PPS_ERR_NOMEM;
+    memcpy(back, name, n);
+    memcpy(back + n, "<", 2);
+    return pass_stream(cx, IR_NONE, back, ret);
+}
+
 static pps_status make_streams(pass_cx *cx)
 {
     dag *d = cx->dag;
     size_t named = pps_stream_count(cx->st);
-    PASS_ALLOC(d->streams, cx->mem, named + 4);
+    PASS_ALLOC(d->streams, cx->mem, 2 * named + 6);
     d->streams[d->n_streams++] = "compute";
     for (size_t i = 0; i < named; i++) {
         const char *name = pps_stream_name(cx->st, (uint32_t)i);
@@ -185,8 +198,12 @@ static pps_status add_transfer(pass_cx *cx, hop_cx *h, uint32_t link, uint32_t f
 {
     dag *d = cx->dag;
     const ir_program *p = cx->program;
-    /* the sender's stream at both ends: the two are one operation of one channel */
-    uint32_t stream = p->directives[d->chunks[from].place].stream;
+    /* The sender's stream at both ends: the two are one operation of one channel. Each way of a stream
+     * is a queue of its own, so that a receive that waits never holds up a send the other way. */
+    uint16_t stream;
+    PPS_TRY(pass_stream(cx, p->directives[d->chunks[from].place].stream, "p2p", &stream));
+    if (d->chunks[from].group > d->chunks[to].group)
+        PPS_TRY(back_stream(cx, stream, &stream));
     for (int end = 0; end < 2; end++) {
         uint32_t chunk = end == 0 ? from : to;
         const ir_directive *place = &p->directives[d->chunks[chunk].place];
@@ -195,9 +212,9 @@ static pps_status add_transfer(pass_cx *cx, hop_cx *h, uint32_t link, uint32_t f
                        .group = (uint16_t)d->chunks[chunk].group,
                        .chunk = consumer,
                        .link = link,
+                       .stream = stream,
                        .pair = IR_NONE,
                        .span = place->source->span};
-        PPS_TRY(pass_stream(cx, stream, "p2p", &run.stream));
         PPS_TRY(dag_add_run(d, run, end == 0 ? ret_send : ret_recv));
     }
     d->runs[*ret_send].pair = *ret_recv;

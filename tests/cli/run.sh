@@ -191,6 +191,7 @@ group_members() {
 # interrupted TARGET SIGNAL: a long run ends soon, of the signal, with all of its processes
 interrupted() {
     local target=$1 signal=$2 pid i
+    : >"$out" # what the last run wrote must not look like this one's
     set -m
     "$PPS" run moe.pps --steps 1000000 --log json >"$out" 2>"$err" </dev/null &
     pid=$!

@@ -125,7 +125,7 @@ static void a_dump_says_what_is_there(void **state)
     compiled_open(&c, scripts[2], 0, "schedule");
     assert_int_equal(c.status, PPS_OK);
     static const char *const parts[] = {
-        "dag microbatches=4 tag=MB groups=2 ranks=4 streams=4 ",
+        "dag microbatches=4 tag=MB groups=2 ranks=4 streams=5 ",
         "\ngroup 1 ranks 1 3\n",
         "\nstream 0 \"compute\"\n",
         "\nchunk 1 {EP: 0, PP: 0} group=0 ep=2\n",
