@@ -59,6 +59,11 @@ static bool uses(const plan *p, uint32_t step, const plan_block *b)
     return used;
 }
 
+static char *block_at(const exec_rank *r, const plan_block *b)
+{
+    return r->arena + r->plan->act_offset + (uint64_t)b->offset * PLAN_ALIGN;
+}
+
 /* Count the users by step, or list them: called twice. */
 static void visit_uses(const plan *p, struct exec_streams *x, bool list)
 {
@@ -93,8 +98,7 @@ static pps_status poison_init(exec_rank *r)
     memmove(x->used_at, x->used_at + 1, p->n_steps * sizeof(uint32_t));
     x->used_at[p->n_steps] = n_uses;
     for (uint32_t b = 0; b < p->n_blocks; b++)
-        ASAN_POISON_MEMORY_REGION(r->arena + p->act_offset + (uint64_t)p->blocks[b].offset * PLAN_ALIGN,
-                                  (uint64_t)p->blocks[b].units * PLAN_ALIGN);
+        ASAN_POISON_MEMORY_REGION(block_at(r, &p->blocks[b]), plan_block_bytes(&p->blocks[b]));
     return PPS_OK;
 }
 
@@ -108,8 +112,7 @@ static void poison_begin(exec_rank *r, uint32_t step)
         if (b->first != step)
             continue;
         x->n_using[x->used[i]] = x->n_users[x->used[i]];
-        ASAN_UNPOISON_MEMORY_REGION(r->arena + r->plan->act_offset + (uint64_t)b->offset * PLAN_ALIGN,
-                                    (uint64_t)b->units * PLAN_ALIGN);
+        ASAN_UNPOISON_MEMORY_REGION(block_at(r, b), plan_block_bytes(b));
     }
 }
 
@@ -121,8 +124,7 @@ static void poison_end(exec_rank *r, uint32_t step)
     for (uint32_t i = x->used_at[step]; i < x->used_at[step + 1]; i++) {
         const plan_block *b = &r->plan->blocks[x->used[i]];
         if (--x->n_using[x->used[i]] == 0)
-            ASAN_POISON_MEMORY_REGION(r->arena + r->plan->act_offset + (uint64_t)b->offset * PLAN_ALIGN,
-                                    (uint64_t)b->units * PLAN_ALIGN);
+            ASAN_POISON_MEMORY_REGION(block_at(r, b), plan_block_bytes(b));
     }
 }
 
@@ -132,8 +134,7 @@ static void poison_done(exec_rank *r)
         return;
     for (uint32_t b = 0; b < r->plan->n_blocks; b++) {
         const plan_block *block = &r->plan->blocks[b];
-        ASAN_UNPOISON_MEMORY_REGION(r->arena + r->plan->act_offset + (uint64_t)block->offset * PLAN_ALIGN,
-                                    (uint64_t)block->units * PLAN_ALIGN);
+        ASAN_UNPOISON_MEMORY_REGION(block_at(r, block), plan_block_bytes(block));
     }
 }
 #else

@@ -62,7 +62,8 @@ static uint64_t cost_ns(const paced_self *self, const exec_rank *r, const plan_s
     case PLAN_COMPUTE:
         if (c->unit_ns > 0)
             return (uint64_t)(s->pass == PPS_PASS_B ? 2 * c->unit_ns : c->unit_ns);
-        return (uint64_t)(c->compute_ns_per_flop * r->set->programs[plan_work_of(r->set, s)->program].flops);
+        return (uint64_t)(c->compute_ns_per_flop *
+                          r->set->programs[plan_work_of(r->set, s)->program].flops);
     case PLAN_UPDATE:
         return 0;
     case PLAN_COUNTS: /* a few integers */
@@ -144,7 +145,9 @@ static pps_status meet(paced_self *self, exec_rank *r, const plan_step *s, uint6
                          .recv = scratch + STAMP_BYTES,
                          .experts = STAMP_INTS};
     if (s->kind == PLAN_SEND || s->kind == PLAN_RECV) {
-        uint32_t peer = r->set->group_ranks[r->set->plans[plan_work_of(r->set, s)->peer_group].ranks + r->group_index];
+        uint32_t peer =
+            r->set->group_ranks[r->set->plans[plan_work_of(r->set, s)->peer_group].ranks +
+                                r->group_index];
         link->op.group_index = s->kind == PLAN_RECV;
         link->pair[link->op.group_index] = r->rank;
         link->pair[!link->op.group_index] = peer;

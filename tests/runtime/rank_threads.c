@@ -83,7 +83,7 @@ static bool reads_data(const plan_set *set, const plan *p, uint32_t input)
     for (uint32_t i = 0; i < p->n_steps; i++) {
         if (p->steps[i].kind != PLAN_COMPUTE)
             continue;
-        const plan_program *program = &set->programs[p->steps[i].program];
+        const plan_program *program = &set->programs[plan_work_of(set, &p->steps[i])->program];
         for (uint32_t k = program->kernels; k < program->kernels + program->n_kernels; k++)
             for (uint32_t j = 0; j < set->kernels[k].n_operands; j++) {
                 const plan_operand *o = &set->operands[set->kernels[k].operands + j];

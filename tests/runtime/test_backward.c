@@ -62,9 +62,10 @@ typedef struct watcher {
 
 static uint64_t hash_of(const exec_rank *r, const plan_block *b)
 {
-    const unsigned char *at = (const unsigned char *)r->arena + r->plan->act_offset + b->offset;
+    uint64_t offset = r->plan->act_offset + (uint64_t)b->offset * PLAN_ALIGN;
+    const unsigned char *at = (const unsigned char *)r->arena + offset;
     uint64_t h = 1469598103934665603u;
-    for (uint64_t i = 0; i < b->bytes; i++)
+    for (uint64_t i = 0; i < plan_block_bytes(b); i++)
         h = (h ^ at[i]) * 1099511628211u;
     return h ? h : 1;
 }
@@ -72,7 +73,7 @@ static uint64_t hash_of(const exec_rank *r, const plan_block *b)
 /* Does the program of `s` add to a parameter's gradient? */
 static bool has_weights(const plan_set *set, const plan_step *s)
 {
-    const plan_program *program = &set->programs[s->program];
+    const plan_program *program = &set->programs[plan_work_of(set, s)->program];
     for (uint32_t k = program->kernels; k < program->kernels + program->n_kernels; k++)
         for (uint32_t j = 0; j < set->kernels[k].n_operands; j++)
             if (set->operands[set->kernels[k].operands + j].space == PLAN_GRAD)
@@ -87,7 +88,7 @@ static bool may_look(const plan *p, uint32_t step, const plan_block *b)
     const plan_step *s = &p->steps[step];
     bool uses = false;
     for (uint32_t i = 0; i < s->n_bindings; i++)
-        uses |= p->bindings[s->bindings + i] - b->offset < b->bytes;
+        uses |= p->bindings[s->bindings + i] - b->offset < b->units;
     return b->first < step && step <= b->last && (uses || s->kind == PLAN_COMPUTE);
 }
 
@@ -131,7 +132,8 @@ static void after(void *ud, exec_rank *r, uint32_t step)
 #if !defined(__SANITIZE_ADDRESS__) /* there the executor poisoned it */
         bool kept = block->what == PLAN_BLOCK_SAVE || block->what == PLAN_BLOCK_HELD;
         if (w->spoil && kept && block->last == step)
-            memset(r->arena + p->act_offset + block->offset, 0xff, block->bytes);
+            memset(r->arena + p->act_offset + (uint64_t)block->offset * PLAN_ALIGN, 0xff,
+                   plan_block_bytes(block));
 #endif
     }
 }
@@ -163,12 +165,13 @@ static void watch_done(watcher *w)
 
 /* Hashes of the input gradients of a rank, by (chunk, microbatch): their sum over a step's blocks.
  */
-static uint64_t gradients_of(const plan *p, const seen *s, uint32_t chunk, uint32_t mb)
+static uint64_t gradients_of(const plan_set *set, const plan *p, const seen *s, uint32_t chunk,
+                             uint32_t mb)
 {
     uint64_t sum = 0;
     for (uint32_t b = 0; b < p->n_blocks; b++) {
         const plan_step *at = &p->steps[p->blocks[b].first];
-        if (s->hash[b] && at->chunk == chunk && at->mb == mb)
+        if (s->hash[b] && plan_work_of(set, at)->chunk == chunk && at->mb == mb)
             sum += s->hash[b];
     }
     return sum;
@@ -198,8 +201,8 @@ static void check_halves(bool shard)
         /* sharded, the rows that an expert's buffers have room for are more than it writes */
         for (uint32_t chunk = 0; chunk < split.set->n_chunks && !shard; chunk++)
             for (uint32_t mb = 0; mb < N_MB; mb++)
-                assert_true(gradients_of(p, s, chunk, mb) ==
-                            gradients_of(other, &w[0].ranks[i], chunk, mb));
+                assert_true(gradients_of(split.set, p, s, chunk, mb) ==
+                            gradients_of(whole.set, other, &w[0].ranks[i], chunk, mb));
     }
     assert_string_equal(run[0].sha256, run[1].sha256);
     assert_true(run[0].loss == run[1].loss && run[0].loss > 0);
@@ -219,11 +222,12 @@ static void test_halves(void **state)
 }
 
 /* The compute of `pass` of the chunk and microbatch of step `s`, or IR_NONE. */
-static uint32_t step_of(const plan *p, const plan_step *s, pps_pass pass)
+static uint32_t step_of(const plan_set *set, const plan *p, const plan_step *s, pps_pass pass)
 {
     for (uint32_t i = 0; i < p->n_steps; i++)
         if (p->steps[i].kind == PLAN_COMPUTE && p->steps[i].pass == pass &&
-            p->steps[i].chunk == s->chunk && p->steps[i].mb == s->mb)
+            plan_work_of(set, &p->steps[i])->chunk == plan_work_of(set, s)->chunk &&
+            p->steps[i].mb == s->mb)
             return i;
     return IR_NONE;
 }
@@ -243,7 +247,7 @@ static void test_nothing_held(void **state)
             const plan_step *s = &p->steps[block->first];
             assert_int_equal(s->kind, PLAN_COMPUTE);
             assert_true(s->pass == PPS_PASS_F || s->pass == PPS_PASS_BI);
-            uint32_t bi = step_of(p, s, PPS_PASS_BI), bw = step_of(p, s, PPS_PASS_BW);
+            uint32_t bi = step_of(c.set, p, s, PPS_PASS_BI), bw = step_of(c.set, p, s, PPS_PASS_BW);
             assert_true(bi != IR_NONE);
             /* SAVE ends with its BI; HELD lives through it and ends with its BW */
             assert_int_equal(block->last, block->what == PLAN_BLOCK_SAVE ? bi : bw);

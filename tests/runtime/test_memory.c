@@ -125,7 +125,7 @@ static void read_freed(void *ud, exec_rank *r, uint32_t step)
         return;
     for (uint32_t b = 0; b < r->plan->n_blocks; b++)
         if (r->plan->blocks[b].what == PLAN_BLOCK_SAVE)
-            (void)slots[r->plan->blocks[b].offset];
+            (void)slots[(uint64_t)r->plan->blocks[b].offset * PLAN_ALIGN];
 }
 
 static void test_poison(void **state)
@@ -173,7 +173,8 @@ static void spoil_freed(void *ud, exec_rank *r, uint32_t step)
         if (!computed || block->last != step)
             continue;
 #if !defined(__SANITIZE_ADDRESS__)
-        memset(r->arena + p->act_offset + block->offset, 0xff, block->bytes);
+        memset(r->arena + p->act_offset + (uint64_t)block->offset * PLAN_ALIGN, 0xff,
+               plan_block_bytes(block));
 #endif
     }
 }
@@ -233,7 +234,7 @@ static void check_after(const plan_set *set, const plan *p, const uint32_t *cloc
         const plan_step *s = &p->steps[i];
         bool uses = false;
         for (uint32_t k = 0; k < s->n_bindings; k++)
-            uses |= p->bindings[s->bindings + k] - old->offset < old->bytes;
+            uses |= p->bindings[s->bindings + k] - old->offset < old->units;
         if (uses && clock[(size_t) new->first * set->n_streams + s->stream] <= i)
             fail_msg("step %u reuses bytes that step %u may still use", new->first, i);
     }
@@ -252,8 +253,8 @@ static void test_reuse(void **state)
             for (uint32_t i = 0; i < p->n_blocks; i++)
                 for (uint32_t j = 0; j < p->n_blocks; j++) {
                     const plan_block *old = &p->blocks[i], *new = &p->blocks[j];
-                    if (old->last >= new->first || old->offset >= new->offset + new->bytes ||
-                        new->offset >= old->offset + old->bytes)
+                    if (old->last >= new->first || old->offset >= new->offset + new->units ||
+                        new->offset >= old->offset + old->units)
                         continue;
                     check_after(c.set, p, clock, old, new);
                     n_reused++;

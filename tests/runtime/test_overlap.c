@@ -72,7 +72,8 @@ static uint32_t compute_before(const plan *p, uint32_t i)
 static bool same_op(const plan_set *set, const plan_step *a, const plan_step *b)
 {
     return a->pass == b->pass && a->mb == b->mb &&
-           set->chunk_stage[a->chunk] == set->chunk_stage[b->chunk];
+           set->chunk_stage[plan_work_of(set, a)->chunk] ==
+               set->chunk_stage[plan_work_of(set, b)->chunk];
 }
 
 /* All-to-alls of `p` whose op is one of an overlapped group; each must have the other op's compute
