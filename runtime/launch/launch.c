@@ -60,6 +60,29 @@ static uint64_t trace_steps(const launch_options *opt)
     return opt->trace_steps ? opt->trace_steps : 1;
 }
 
+/* Work that only a host program can do: there is none here. */
+static pps_status check_host_work(const launch_cx *cx)
+{
+    const plan_set *set = cx->set;
+    if (cx->opt->backend == LAUNCH_PACED)
+        return PPS_OK;
+    for (uint32_t i = 0; i < set->n_programs; i++)
+        for (uint32_t k = 0; k < set->programs[i].n_kernels; k++) {
+            const plan_kernel *kernel = &set->kernels[set->programs[i].kernels + k];
+            if (kernel->op != IR_OPAQUE)
+                continue;
+            if (cx->opt->st) {
+                pps_diag *d = pps_diag_start(cx->opt->st, PPS_SEV_ERROR, 958, set->train.source->span,
+                                             "'%s' is opaque: a host program supplies what it computes",
+                                             kernel->attrs.host);
+                pps_diag_help(d, "`pps check` and `--backend paced` need no compute");
+                pps_diag_done(d);
+            }
+            return PPS_ERR_SCRIPT;
+        }
+    return PPS_OK;
+}
+
 static pps_status check_options(launch_cx *cx)
 {
     const launch_options *opt = cx->opt;
@@ -71,6 +94,7 @@ static pps_status check_options(launch_cx *cx)
                       "there is nothing to save: the paced backend sleeps instead of training");
         return PPS_ERR_SCRIPT;
     }
+    PPS_TRY(check_host_work(cx));
     if (!opt->trace)
         return PPS_OK;
     cx->trace_first = opt->trace_first ? opt->trace_first - 1 : opt->steps - trace_steps(opt);

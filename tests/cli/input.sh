@@ -36,6 +36,22 @@ try "100000 balanced brackets" refused balanced.pps
 printf 'let x = %s1\n' "$(printf '%100000s' '' | tr ' ' '-')" >minus.pps
 try "100000 minus signs" refused minus.pps
 
+cat >opaque.pps <<'PPS'
+model net(x, y) {
+  let h = embed(x, 64, 16)
+  annotate PP { h = opaque("solver", [h], [[8, 16, 16]], save=1024, hold=512, flops=[10.0, 10.0, 10.0]) }
+  return cross_entropy(linear(h, 64), y)
+}
+train net(tokens(8, 16), targets()) optimizer sgd(lr=0.1)
+PPS
+opaque() {
+    run_pps check opaque.pps
+    expect_status 0 || return 1
+    run_pps run opaque.pps --steps 1
+    expect_status 1 "E0958" "'solver' is opaque" "opaque.pps:6:"
+}
+try "host compute is planned, and refused without its host" opaque
+
 printf 'let i = 0\nwhile true {\n  i += 1\n}\n' >endless.pps
 endless() {
     run_pps check endless.pps --max-steps 1000000
