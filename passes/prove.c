@@ -111,7 +111,7 @@ static pps_status index_order(const prover *p, plan_order *o)
             o->stream_before[v] = last[s->stream];
             o->compute_before[v] = compute == last[s->stream] ? 0 : compute;
             last[s->stream] = v + 1;
-            if (s->kind == PLAN_COMPUTE || s->kind == PLAN_UPDATE)
+            if (plan_is(s->kind, PLAN_LOCAL))
                 compute = v + 1;
         }
     }

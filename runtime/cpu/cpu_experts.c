@@ -17,14 +17,20 @@ typedef struct run {
     size_t first, n;
 } run;
 
+/* Where counts of one source rank begin for our experts; without sharding every rank owns all. */
+static size_t first_own(const plan_kernel *k, const cpu_context *cx)
+{
+    return k->ep > 1 ? cx->group_index * (k->attrs.experts / k->ep) : 0;
+}
+
 /* The run after `before` for own expert e (before the first: n = 0 at 0). */
 static run next_run(const plan_kernel *k, const cpu_context *cx, const int32_t *counts, size_t e,
                     run before)
 {
-    size_t experts = k->attrs.experts, own = experts / k->ep;
+    size_t experts = k->attrs.experts, own = first_own(k, cx);
     run r = {.first = before.first + before.n};
     for (size_t source = 0; source < k->ep; ++source)
-        r.n += (size_t)counts[source * experts + cx->group_index * own + e];
+        r.n += (size_t)counts[source * experts + own + e];
     return r;
 }
 
@@ -35,7 +41,7 @@ static pps_status check_rows(const plan_kernel *k, const cpu_context *cx, const 
     uint64_t rows = 0;
     for (size_t source = 0; source < k->ep; ++source)
         for (size_t e = 0; e < own; ++e) {
-            int32_t n = counts[source * experts + cx->group_index * own + e];
+            int32_t n = counts[source * experts + first_own(k, cx) + e];
             if (n < 0)
                 return PPS_ERR_ARG;
             rows += (uint64_t)n;
@@ -68,12 +74,14 @@ static void gated_gradient(const cpu_real *products, const cpu_real *dh, size_t 
     }
 }
 
+/* Every row has its place in the workspace, so that what is used does not depend on how rows spread
+ * over experts. */
 /* i0 i1 p0 p1 p2 o0 s0 w0 */
 CPU_KERNEL(experts_f)
 {
     const cpu_real *in = p[0], *w_gate = p[2], *w_up = p[3], *w_down = p[4];
     const int32_t *counts = p[1];
-    cpu_real *out = p[5], *products = p[6], *h = p[7];
+    cpu_real *out = p[5], *products = p[6], *all_h = p[7];
     size_t n = k->n_in, hidden = k->attrs.hidden, weights = n * hidden;
     PPS_TRY(check_rows(k, cx, counts));
     run r = {0};
@@ -81,6 +89,7 @@ CPU_KERNEL(experts_f)
         r = next_run(k, cx, counts, e, r);
         const cpu_real *x = in + r.first * n;
         cpu_real *ab = products + r.first * 2 * hidden, *y = out + r.first * n;
+        cpu_real *h = all_h + r.first * hidden;
         CPU_FN(product)
         (cx->blas, CPU_NT, r.n, hidden, n, x, n, w_gate + e * weights, n, ab, 2 * hidden);
         CPU_FN(product)
@@ -97,14 +106,14 @@ CPU_KERNEL(experts_bi)
 {
     const cpu_real *w_gate = p[1], *w_up = p[2], *w_down = p[3], *products = p[4], *d_out = p[5];
     const int32_t *counts = p[0];
-    cpu_real *d_in = p[6], *d_products = p[7], *dh = p[8];
+    cpu_real *d_in = p[6], *d_products = p[7], *all_dh = p[8];
     size_t n = k->n_in, hidden = k->attrs.hidden, weights = n * hidden;
     PPS_TRY(check_rows(k, cx, counts));
     run r = {0};
     for (size_t e = 0; e < k->attrs.experts / k->ep; ++e) {
         r = next_run(k, cx, counts, e, r);
         const cpu_real *ab = products + r.first * 2 * hidden, *dy = d_out + r.first * n;
-        cpu_real *d_ab = d_products + r.first * 2 * hidden;
+        cpu_real *d_ab = d_products + r.first * 2 * hidden, *dh = all_dh + r.first * hidden;
         CPU_FN(product)
         (cx->blas, CPU_NN, r.n, hidden, n, dy, n, w_down + e * weights, hidden, dh, hidden);
         gated_gradient(ab, dh, hidden, r.n, d_ab);
@@ -125,7 +134,7 @@ CPU_KERNEL(experts_bw)
 {
     const cpu_real *in = p[0], *products = p[2], *d_out = p[3], *d_products = p[4];
     const int32_t *counts = p[1];
-    cpu_real *g_gate = p[5], *g_up = p[6], *g_down = p[7], *h = p[8];
+    cpu_real *g_gate = p[5], *g_up = p[6], *g_down = p[7], *all_h = p[8];
     size_t n = k->n_in, hidden = k->attrs.hidden, weights = n * hidden;
     PPS_TRY(check_rows(k, cx, counts));
     run r = {0};
@@ -133,6 +142,7 @@ CPU_KERNEL(experts_bw)
         r = next_run(k, cx, counts, e, r);
         const cpu_real *x = in + r.first * n, *ab = products + r.first * 2 * hidden;
         const cpu_real *d_ab = d_products + r.first * 2 * hidden;
+        cpu_real *h = all_h + r.first * hidden;
         CPU_FN(product)
         (cx->blas, CPU_TN_ADD, hidden, n, r.n, d_ab, 2 * hidden, x, n, g_gate + e * weights, n);
         CPU_FN(product)
