@@ -10,7 +10,7 @@
 
 typedef struct pass_bind { /* what a binding of a program stands for */
     uint8_t what;          /* pass_bind_kind */
-    uint32_t index;        /* input or output of the chunk; GRAD_IN, GRAD_OUT: link; the last: bucket */
+    uint32_t index; /* input or output of the chunk; GRAD_IN, GRAD_OUT: link; the last: bucket */
 } pass_bind;
 typedef enum pass_bind_kind {
     BIND_IN,       /* value of input k */
@@ -152,6 +152,9 @@ typedef struct memory_life {
 pps_status memory_place(arena *scratch, memory_life *lives, const uint32_t *order, uint32_t n,
                         const plan_step *steps, uint32_t n_steps, const uint32_t *clock,
                         uint32_t n_streams, uint64_t *ret_bytes, uint64_t *ret_max_live);
+
+/* prove_buckets.c: gradients reach their updates, and parameters their readers, in every plan. */
+pps_status prove_buckets(pps_state *st, const plan_set *set);
 
 /* layout.c: bytes of `tensor` as `chunk` holds it, for one microbatch on one rank. */
 uint64_t pass_tensor_bytes(const pass_cx *cx, ir_id tensor, uint32_t chunk);

@@ -10,8 +10,8 @@
  * Conversely a cycle is a hang under rendezvous sends.
  *
  * Beside that: transfers match, ranks of a group agree by sharing a plan, every chunk runs each
- * pass of each microbatch once (so every gradient is summed once), and no two live buffers share
- * bytes.
+ * pass of each microbatch once (so every gradient is summed once), no two live buffers share bytes,
+ * and what happens to buckets is prove_buckets.c's.
  */
 #include "passes/pass.h"
 
@@ -297,7 +297,7 @@ pps_status pps_prove(pps_state *st, const plan_set *set)
     prover p = {.st = st, .set = set, .mem = &mem};
     pps_status status = prove(&p);
     arena_done(&mem);
-    return status;
+    return status == PPS_OK ? prove_buckets(st, set) : status;
 }
 
 pps_status pass_prove(pass_cx *cx)

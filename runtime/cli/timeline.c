@@ -67,7 +67,7 @@ static view_span span_of(pps_state *st, const plan_set *set, uint32_t rank, uint
         .kind = step->kind,
         .pass = step->pass,
         .stage = stage_of(set, step),
-        .mb = step->mb,
+        .mb = plan_is(step->kind, PLAN_BUCKET) ? IR_NONE : step->mb,
         .pair = step->flags & PLAN_STEP_OVERLAP ? step->row_group : IR_NONE,
         .label = text,
         .place = *place ? place : NULL,

@@ -26,6 +26,9 @@ void pb_init(plan_builder *b, uint32_t n_groups, uint32_t group_size, uint32_t n
         .programs = b->programs,
         .kernels = b->kernels,
         .operands = b->operands,
+        .works = b->works,
+        .places = b->places,
+        .n_places = 1,
         .params = b->ir_params,
         .data = b->data,
         .losses = b->losses,
@@ -38,6 +41,7 @@ void pb_init(plan_builder *b, uint32_t n_groups, uint32_t group_size, uint32_t n
     };
     memcpy(b->streams, stream_names, sizeof(stream_names));
     b->chunk_names[0] = "PP0";
+    pb_work(b, (plan_work){.program = IR_NONE});
     for (uint32_t g = 0; g < n_groups; g++) {
         b->plans[g] = (plan){.group = g,
                              .n_ranks = group_size,
@@ -66,10 +70,9 @@ void pb_param(plan_builder *b, uint32_t group, uint32_t id)
         (ir_param){.name = names[id], .n_dims = 1, .init = IR_INIT_ONE, .dims = {PB_ELEMS}};
     if (id >= b->set.n_params)
         b->set.n_params = id + 1;
-    b->params[group][p->n_params] =
-        (plan_param){.param = id, .shards = 1, .offset = offset, .elems = PB_ELEMS};
-    b->buckets[group][p->n_buckets++] =
-        (plan_bucket){.first = p->n_params++, .n = 1, .offset = offset, .bytes = PB_BYTES};
+    b->params[group][p->n_params] = (plan_param){.param = id, .shards = 1, .elems = PB_ELEMS};
+    b->buckets[group][p->n_buckets++] = (plan_bucket){
+        .first = p->n_params++, .n = 1, .bytes = PB_BYTES, .offset = {offset, offset, offset}};
 }
 
 plan_operand pb_bind(uint16_t i)
@@ -121,6 +124,25 @@ uint32_t pb_loss(plan_builder *b, uint32_t group, bool aux)
     return b->set.n_losses++;
 }
 
+uint32_t pb_work(plan_builder *b, plan_work work)
+{
+    assert(b->set.n_works < 64);
+    if (work.bytes == 0)
+        work.bytes = PB_BYTES;
+    b->works[b->set.n_works] = work;
+    return b->set.n_works++;
+}
+
+uint32_t pb_compute(plan_builder *b, uint32_t program, uint32_t loss)
+{
+    return pb_work(b, (plan_work){.program = program, .loss = loss});
+}
+
+uint32_t pb_peer(plan_builder *b, uint32_t peer_group)
+{
+    return pb_work(b, (plan_work){.program = IR_NONE, .peer_group = peer_group});
+}
+
 uint32_t pb_step(plan_builder *b, uint32_t group, plan_step step, const uint32_t *waits,
                  const uint32_t *slots)
 {
@@ -131,11 +153,7 @@ uint32_t pb_step(plan_builder *b, uint32_t group, plan_step step, const uint32_t
         b->waits[group][p->n_waits++] = *waits;
     step.bindings = p->n_bindings;
     for (; slots && *slots != IR_NONE; slots++, step.n_bindings++)
-        b->bindings[group][p->n_bindings++] = *slots * (uint64_t)PB_BYTES;
-    if (step.kind != PLAN_COMPUTE)
-        step.program = IR_NONE;
-    if (!step.bytes)
-        step.bytes = PB_BYTES;
+        b->bindings[group][p->n_bindings++] = *slots * (PB_BYTES / PLAN_ALIGN);
     b->steps[group][p->n_steps] = step;
     return p->n_steps++;
 }
@@ -143,8 +161,10 @@ uint32_t pb_step(plan_builder *b, uint32_t group, plan_step step, const uint32_t
 void pb_block(plan_builder *b, uint32_t group, uint32_t slot, uint32_t first, uint32_t last)
 {
     plan *p = &b->plans[group];
-    b->blocks[group][p->n_blocks++] = (plan_block){
-        .offset = slot * (uint64_t)PB_BYTES, .bytes = PB_BYTES, .first = first, .last = last};
+    b->blocks[group][p->n_blocks++] = (plan_block){.offset = slot * (PB_BYTES / PLAN_ALIGN),
+                                                   .units = PB_BYTES / PLAN_ALIGN,
+                                                   .first = first,
+                                                   .last = last};
 }
 
 void pb_finish(plan_builder *b, uint32_t slots)

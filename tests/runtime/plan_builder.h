@@ -15,7 +15,7 @@ typedef struct plan_builder {
     plan_set set;
     plan plans[PB_GROUPS];
     plan_step steps[PB_GROUPS][PB_STEPS];
-    uint64_t bindings[PB_GROUPS][PB_POOL];
+    uint32_t bindings[PB_GROUPS][PB_POOL];
     uint32_t waits[PB_GROUPS][PB_POOL];
     plan_block blocks[PB_GROUPS][PB_POOL];
     plan_param params[PB_GROUPS][4];
@@ -26,6 +26,8 @@ typedef struct plan_builder {
     plan_program programs[16];
     plan_kernel kernels[16];
     plan_operand operands[64];
+    plan_work works[64];
+    pps_span places[1];
     uint32_t group_ranks[PB_RANKS], rank_group[PB_RANKS], rank_index[PB_RANKS];
     const char *streams[8], *chunk_names[1];
     uint32_t chunk_stage[1];
@@ -43,6 +45,11 @@ uint32_t pb_loss(plan_builder *b, uint32_t group, bool aux);
 plan_operand pb_bind(uint16_t i);
 plan_operand pb_of_param(uint32_t id);
 plan_operand pb_of_grad(uint32_t id);
+/* What a step works on, for plan_step.work; 0, which is there from the start, is bucket 0, of
+ * PB_BYTES. Without `bytes` these are PB_BYTES. */
+uint32_t pb_work(plan_builder *b, plan_work work);
+uint32_t pb_compute(plan_builder *b, uint32_t program, uint32_t loss);
+uint32_t pb_peer(plan_builder *b, uint32_t peer_group);
 /* Append a step; lists end with IR_NONE and may be NULL. Bindings are slots of PB_BYTES. */
 uint32_t pb_step(plan_builder *b, uint32_t group, plan_step step, const uint32_t *waits,
                  const uint32_t *slots);

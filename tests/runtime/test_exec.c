@@ -246,8 +246,8 @@ typedef struct runner {
 static void keep_grads(void *ud, exec_rank *r, const plan_bucket *bucket)
 {
     runner *run = ud;
-    memcpy((char *)run->seen_grads + bucket->offset,
-           r->arena + r->plan->grad_offset + bucket->offset, bucket->bytes);
+    memcpy((char *)run->seen_grads + bucket->offset[PLAN_AREA_GRADS],
+           r->arena + r->plan->grad_offset + bucket->offset[PLAN_AREA_GRADS], bucket->bytes);
 #if defined(__SANITIZE_ADDRESS__)
     /* group 0 updates last of all: nothing of its activations is in use any more */
     if (r->plan->group == 0) {
@@ -324,18 +324,19 @@ static void run_all(plan_builder *b, runner *runs, const exec_paced_costs *paced
     coll_world_free(w);
 }
 
-static plan_step transfer(plan_step_kind kind, uint16_t stream, uint32_t peer_group, uint32_t seq)
+static plan_step transfer(plan_builder *b, plan_step_kind kind, uint16_t stream,
+                          uint32_t peer_group, uint32_t seq)
 {
     plan_step s = step_of(kind, stream);
-    s.peer_group = peer_group;
+    s.work = pb_peer(b, peer_group);
     s.seq = seq;
     return s;
 }
 
-static plan_step compute(uint32_t program)
+static plan_step compute(plan_builder *b, uint32_t program)
 {
     plan_step s = step_of(PLAN_COMPUTE, 0);
-    s.program = program;
+    s.work = pb_compute(b, program, 0);
     return s;
 }
 
@@ -355,23 +356,23 @@ static void build_ping_pong(plan_builder *b, uint32_t size)
     reduce0.seq = 4;
     reduce1.seq = 5;
     /* slot 0 is written again for the second send: it waits for the first */
-    uint32_t c = pb_step(b, 0, compute(twice), NULL, PB_LIST(0));
-    uint32_t s1 = pb_step(b, 0, transfer(PLAN_SEND, 1, 1, 1), PB_LIST(c), PB_LIST(0));
-    uint32_t c2 = pb_step(b, 0, compute(twice), PB_LIST(s1), PB_LIST(0));
-    uint32_t s2 = pb_step(b, 0, transfer(PLAN_SEND, 1, 1, 2), PB_LIST(c2), PB_LIST(0));
-    uint32_t rc = pb_step(b, 0, transfer(PLAN_RECV, 2, 1, 3), PB_LIST(s2), PB_LIST(1));
-    uint32_t g = pb_step(b, 0, compute(take), PB_LIST(rc), PB_LIST(1));
+    uint32_t c = pb_step(b, 0, compute(b, twice), NULL, PB_LIST(0));
+    uint32_t s1 = pb_step(b, 0, transfer(b, PLAN_SEND, 1, 1, 1), PB_LIST(c), PB_LIST(0));
+    uint32_t c2 = pb_step(b, 0, compute(b, twice), PB_LIST(s1), PB_LIST(0));
+    uint32_t s2 = pb_step(b, 0, transfer(b, PLAN_SEND, 1, 1, 2), PB_LIST(c2), PB_LIST(0));
+    uint32_t rc = pb_step(b, 0, transfer(b, PLAN_RECV, 2, 1, 3), PB_LIST(s2), PB_LIST(1));
+    uint32_t g = pb_step(b, 0, compute(b, take), PB_LIST(rc), PB_LIST(1));
     uint32_t ar = pb_step(b, 0, reduce0, PB_LIST(g), NULL);
     pb_step(b, 0, step_of(PLAN_UPDATE, 0), PB_LIST(ar), NULL);
     pb_block(b, 0, 0, c, s1);
     pb_block(b, 0, 0, c2, s2);
     pb_block(b, 0, 1, rc, g);
 
-    uint32_t r1 = pb_step(b, 1, transfer(PLAN_RECV, 1, 0, 1), NULL, PB_LIST(0));
-    uint32_t r2 = pb_step(b, 1, transfer(PLAN_RECV, 1, 0, 2), NULL, PB_LIST(1));
-    uint32_t sum = pb_step(b, 1, compute(back), PB_LIST(r1, r2), PB_LIST(0, 1, 2));
-    uint32_t sg = pb_step(b, 1, transfer(PLAN_SEND, 2, 0, 3), PB_LIST(sum), PB_LIST(2));
-    uint32_t bw = pb_step(b, 1, compute(both), NULL, PB_LIST(0, 1));
+    uint32_t r1 = pb_step(b, 1, transfer(b, PLAN_RECV, 1, 0, 1), NULL, PB_LIST(0));
+    uint32_t r2 = pb_step(b, 1, transfer(b, PLAN_RECV, 1, 0, 2), NULL, PB_LIST(1));
+    uint32_t sum = pb_step(b, 1, compute(b, back), PB_LIST(r1, r2), PB_LIST(0, 1, 2));
+    uint32_t sg = pb_step(b, 1, transfer(b, PLAN_SEND, 2, 0, 3), PB_LIST(sum), PB_LIST(2));
+    uint32_t bw = pb_step(b, 1, compute(b, both), NULL, PB_LIST(0, 1));
     uint32_t ar1 = pb_step(b, 1, reduce1, PB_LIST(bw), NULL);
     pb_step(b, 1, step_of(PLAN_UPDATE, 0), PB_LIST(ar1), NULL);
     pb_block(b, 1, 0, r1, bw);
@@ -448,11 +449,11 @@ static void build_overlap(plan_builder *b, uint16_t stream)
     pb_init(b, 2, 1, 2);
     uint32_t any = pb_sum(b, 3, (plan_operand[]){pb_bind(0), pb_bind(0), pb_bind(0)});
     for (uint32_t g = 0; g < 2; g++) {
-        uint32_t c0 = pb_step(b, g, compute(any), NULL, PB_LIST(0));
-        uint32_t t = pb_step(b, g, transfer(g ? PLAN_RECV : PLAN_SEND, stream, !g, 1),
+        uint32_t c0 = pb_step(b, g, compute(b, any), NULL, PB_LIST(0));
+        uint32_t t = pb_step(b, g, transfer(b, g ? PLAN_RECV : PLAN_SEND, stream, !g, 1),
                              stream ? PB_LIST(c0) : NULL, PB_LIST(0));
-        pb_step(b, g, compute(any), NULL, PB_LIST(0));
-        pb_step(b, g, compute(any), stream ? PB_LIST(t) : NULL, PB_LIST(0));
+        pb_step(b, g, compute(b, any), NULL, PB_LIST(0));
+        pb_step(b, g, compute(b, any), stream ? PB_LIST(t) : NULL, PB_LIST(0));
     }
     pb_finish(b, 1);
 }

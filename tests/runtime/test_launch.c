@@ -79,15 +79,16 @@ static double seconds(void)
 /* ---- Plans -------------------------------------------------------------------------------------
  */
 
-static plan_step step_of(plan_step_kind kind, uint16_t stream, uint32_t peer_group, uint32_t seq)
+static plan_step step_of(plan_builder *b, plan_step_kind kind, uint16_t stream,
+                         uint32_t peer_group, uint32_t seq)
 {
     return (plan_step){
-        .kind = (uint8_t)kind, .stream = stream, .peer_group = peer_group, .seq = seq};
+        .kind = (uint8_t)kind, .stream = stream, .work = pb_peer(b, peer_group), .seq = seq};
 }
 
-static plan_step compute(uint32_t program, uint32_t loss)
+static plan_step compute(plan_builder *b, uint32_t program, uint32_t loss)
 {
-    return (plan_step){.kind = PLAN_COMPUTE, .program = program, .loss = loss};
+    return (plan_step){.kind = PLAN_COMPUTE, .work = pb_compute(b, program, loss)};
 }
 
 /* Two groups of two replicas. Group 0: x = p0 + p0, loss = mean (x - p0)^2, x is sent. Group 1: g1
@@ -102,16 +103,16 @@ static void build_training(plan_builder *b)
     uint32_t take = pb_sum(b, 3, (plan_operand[]){pb_of_grad(1), pb_of_grad(1), pb_bind(0)});
     uint32_t mse0 = pb_mse(b, pb_bind(0), pb_of_param(0));
     uint32_t mse1 = pb_mse(b, pb_bind(0), pb_of_param(1));
-    uint32_t c = pb_step(b, 0, compute(twice, 0), NULL, PB_LIST(0));
-    uint32_t s = pb_step(b, 0, step_of(PLAN_SEND, 1, 1, 1), PB_LIST(c), PB_LIST(0));
-    uint32_t l = pb_step(b, 0, compute(mse0, loss), NULL, PB_LIST(0));
-    pb_step(b, 0, step_of(PLAN_UPDATE, 0, 0, 0), PB_LIST(s), NULL);
+    uint32_t c = pb_step(b, 0, compute(b, twice, 0), NULL, PB_LIST(0));
+    uint32_t s = pb_step(b, 0, step_of(b, PLAN_SEND, 1, 1, 1), PB_LIST(c), PB_LIST(0));
+    uint32_t l = pb_step(b, 0, compute(b, mse0, loss), NULL, PB_LIST(0));
+    pb_step(b, 0, step_of(b, PLAN_UPDATE, 0, 0, 0), PB_LIST(s), NULL);
     pb_block(b, 0, 0, c, l);
-    uint32_t r = pb_step(b, 1, step_of(PLAN_RECV, 1, 0, 1), NULL, PB_LIST(0));
-    uint32_t m = pb_step(b, 1, compute(mse1, aux), PB_LIST(r), PB_LIST(0));
-    uint32_t g = pb_step(b, 1, compute(take, 0), NULL, PB_LIST(0));
-    uint32_t ar = pb_step(b, 1, step_of(PLAN_ALL_REDUCE, 2, 0, 2), PB_LIST(m, g), NULL);
-    pb_step(b, 1, step_of(PLAN_UPDATE, 0, 0, 0), PB_LIST(ar), NULL);
+    uint32_t r = pb_step(b, 1, step_of(b, PLAN_RECV, 1, 0, 1), NULL, PB_LIST(0));
+    uint32_t m = pb_step(b, 1, compute(b, mse1, aux), PB_LIST(r), PB_LIST(0));
+    uint32_t g = pb_step(b, 1, compute(b, take, 0), NULL, PB_LIST(0));
+    uint32_t ar = pb_step(b, 1, step_of(b, PLAN_ALL_REDUCE, 2, 0, 2), PB_LIST(m, g), NULL);
+    pb_step(b, 1, step_of(b, PLAN_UPDATE, 0, 0, 0), PB_LIST(ar), NULL);
     pb_block(b, 1, 0, r, g);
     pb_finish(b, 1);
 }
