@@ -23,7 +23,9 @@
  *       It starts with the row group D ahead of its first use (`prefetch D`), no sooner: memory;
  * and no later: it is the first thing its stream does then. A use joins the window of the one
  *       before it when its own gather would start in the same row group or the next: their buffers
- *       would follow on each other without a pause, and one gather serves both.
+ *       would follow on each other without a pause, and one gather serves both. `prefetch 0` counts
+ *       computes instead of row groups, one ahead: a stage that always runs then comes and goes
+ *       bucket by bucket.
  *
  * All these edges run forward in the group's order, so they close no cycle that is not there
  * already.
@@ -35,7 +37,7 @@
 enum { PASSES = PPS_PASS_COUNT - 1 }; /* F, B or BI, BW: per node at most one of the middle two */
 
 typedef struct bucket_use { /* while walking a group's order */
-    uint32_t last_slot;     /* gathers: row group of the latest use */
+    uint32_t last;          /* gathers: row group (or compute) of the latest use */
     uint32_t n_gathers;
     uint32_t first_reduce; /* reductions: window 0 in zero_cx.begins and .ends */
 } bucket_use;
@@ -126,14 +128,25 @@ uint32_t pass_gather_window(const pass_cx *cx, uint32_t bucket, uint32_t chunk, 
     return *window_entry(cx, bucket, chunk, pass, mb);
 }
 
-/* ---- windows -----------------------------------------------------------------------------------
- */
+/* ---- windows --------------------------------------------------------------------------------- */
 
-/* Row groups that a gather starts ahead of its first use. */
-static uint32_t prefetch_of(const pass_cx *cx, const dag_bucket *k)
+/* In which a bucket's distances are counted: row groups, or with `prefetch 0` computes. */
+typedef struct distance {
+    bool computes;
+    uint32_t ahead; /* a gather starts with the unit so far ahead of its first use */
+} distance;
+
+static distance distance_of(const pass_cx *cx, const dag_bucket *k)
 {
-    uint32_t given = cx->program->directives[k->directive].prefetch;
-    return given > 0 ? given : 1;
+    const ir_directive *s = &cx->program->directives[k->directive];
+    bool given = pps_directive_clause(s->source, "prefetch") != NULL;
+    bool computes = given && s->prefetch == 0;
+    return (distance){computes, given && !computes ? s->prefetch : 1};
+}
+
+static uint32_t unit_of(const pass_cx *cx, distance by, uint32_t node)
+{
+    return by.computes ? cx->node_pos[node] : cx->node_slot[node];
 }
 
 static pps_status use_params(zero_cx *z, uint32_t bucket, uint32_t node)
@@ -141,9 +154,9 @@ static pps_status use_params(zero_cx *z, uint32_t bucket, uint32_t node)
     pass_cx *cx = z->cx;
     const dag_run *r = &cx->dag->runs[cx->dag->node_run[node]];
     bucket_use *u = &z->uses[bucket];
-    uint32_t slot = cx->node_slot[node];
-    uint32_t ahead = prefetch_of(cx, &cx->dag->buckets[bucket]);
-    if (u->n_gathers == 0 || slot - u->last_slot > 1 + ahead) {
+    distance by = distance_of(cx, &cx->dag->buckets[bucket]);
+    uint32_t now = unit_of(cx, by, node);
+    if (u->n_gathers == 0 || now - u->last > 1 + by.ahead) {
         if (z->n_gathers == z->cap_gathers) {
             uint32_t cap = z->cap_gathers * 2 + 64;
             gather_window *bigger = arena_new(cx->phase, cap * sizeof *bigger);
@@ -157,7 +170,7 @@ static pps_status use_params(zero_cx *z, uint32_t bucket, uint32_t node)
         z->gathers[z->n_gathers++] = (gather_window){bucket, node};
         u->n_gathers++;
     }
-    u->last_slot = slot;
+    u->last = now;
     *window_entry(cx, bucket, r->chunk, dag_pass(cx->dag, node), node - r->first) =
         u->n_gathers - 1;
     return PPS_OK;
@@ -343,10 +356,13 @@ static pps_status gather_edges(zero_cx *z)
     PASS_ALLOC(next, cx->phase, d->n_buckets);
     for (uint32_t i = 0; i < z->n_gathers; i++) {
         const dag_bucket *k = &d->buckets[z->gathers[i].bucket];
-        uint32_t ahead = prefetch_of(cx, k) + 1; /* after the row group before */
-        uint32_t use = z->gathers[i].node, slot = cx->node_slot[use];
+        distance by = distance_of(cx, k);
+        uint32_t use = z->gathers[i].node, now = unit_of(cx, by, use);
         uint32_t gather = d->runs[k->gather].first + next[z->gathers[i].bucket]++;
-        uint32_t after = slot >= ahead ? cx->slot_last[k->group][slot - ahead] : IR_NONE;
+        uint32_t before = by.ahead + 1, after = IR_NONE; /* after the unit before it may start */
+        const uint32_t *lasts = by.computes ? cx->order_of[k->group] : cx->slot_last[k->group];
+        if (now >= before)
+            after = lasts[now - before];
         if (after != IR_NONE)
             PPS_TRY(pass_add_extra(cx, after, gather, IR_NONE));
         PPS_TRY(pass_add_extra(cx, gather, use, IR_NONE));
@@ -373,7 +389,7 @@ pps_status pass_zero(pass_cx *cx)
 {
     dag *d = cx->dag;
     zero_cx z = {.cx = cx};
-    uint32_t n_windowed = 0, n_nodes = d->n_nodes;
+    uint32_t n_windowed = 0, n_nodes = d->n_nodes, n_extra = cx->n_extra;
     for (uint32_t b = 0; b < d->n_buckets; b++)
         n_windowed += d->buckets[b].zero >= 2;
     if (n_windowed == 0)
@@ -387,5 +403,7 @@ pps_status pass_zero(pass_cx *cx)
     PPS_TRY(extend_nodes(cx, n_nodes));
     for (uint32_t group = 0; group < d->n_groups; group++)
         PPS_TRY(reduce_edges(&z, group));
-    return gather_edges(&z);
+    PPS_TRY(gather_edges(&z));
+    d->n_node_edges += cx->n_extra - n_extra;
+    return PPS_OK;
 }

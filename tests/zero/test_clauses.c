@@ -57,6 +57,7 @@ static const struct {
     {split4, "replicate {} on [0, 1] shard_params true prefetch 1 gather dp bucket 0.01", shard,
      NULL, "", ""},
     {split4, "replicate {} on [0, 1] zero 0", "", NULL, "", ""},
+    {split4, "replicate {} on [0, 1] zero 3 prefetch 0", "", NULL, "", ""},
 };
 
 static void clauses_without_effect_are_refused(void **state)

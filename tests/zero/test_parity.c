@@ -41,6 +41,7 @@ static const char *const clauses[] = {
     "zero 3 bucket 0.003 prefetch 3",
     "zero 3 bucket 0.003 every 4",
     "zero 3 bucket 0.0001 every 2",
+    "zero 3 bucket 0.003 prefetch 0",
     "shard_params true",
 };
 

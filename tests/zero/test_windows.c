@@ -303,6 +303,35 @@ static void parameters_come_and_go(void **state)
     zero_close(&c);
 }
 
+/* With one stage per rank something of it always runs: row groups keep it resident, computes do
+ * not. */
+static void a_stage_comes_and_goes_by_buckets(void **state)
+{
+    uint64_t live[2];
+    (void)state;
+    for (uint32_t prefetch = 0; prefetch < 2; prefetch++) {
+        compiled c;
+        zero_open(&c, &(zero_case){.schedule = "1f1b",
+                                   .clauses = prefetch ? "zero 3 bucket 0.003 prefetch 1"
+                                                       : "zero 3 bucket 0.003 prefetch 0"});
+        const plan *p = &c.set->plans[1];
+        live[prefetch] = most_live(p, PLAN_BLOCK_PARAMS);
+        if (prefetch == 1)
+            assert_int_equal(live[1], bytes_of(p));
+        else
+            assert_true(live[0] < bytes_of(p) / 2);
+        for (uint32_t i = 0; i < p->n_steps && prefetch == 0; i++) {
+            if (p->steps[i].kind != PLAN_ALL_GATHER)
+                continue;
+            uint32_t n_between = 0; /* computes that it may run under */
+            for (uint32_t k = i; k < first_use(p, i); k++)
+                n_between += p->steps[k].kind == PLAN_COMPUTE;
+            assert_true(n_between <= 1);
+        }
+        zero_close(&c);
+    }
+}
+
 /* What each level stores for good, of every class. */
 static void levels_store_slices(void **state)
 {
@@ -358,6 +387,7 @@ int main(void)
         cmocka_unit_test(gathers_start_ahead_of_their_use),
         cmocka_unit_test(gathers_precede_their_use_in_a_trace),
         cmocka_unit_test(parameters_come_and_go),
+        cmocka_unit_test(a_stage_comes_and_goes_by_buckets),
         cmocka_unit_test(levels_store_slices),
         cmocka_unit_test(experts_keep_their_owner),
     };

@@ -14,8 +14,7 @@
 #include <unistd.h>
 #include <cmocka.h>
 
-/* ---- Compiling ---------------------------------------------------------------------------------
- */
+/* ---- Compiling ------------------------------------------------------------------------------- */
 
 static void say(compiled *c, const char *text, size_t n)
 {
@@ -115,8 +114,7 @@ void zero_open(compiled *c, const zero_case *z)
         fail_msg("refused:\n%s\n%s", script, c->said);
 }
 
-/* ---- Running -----------------------------------------------------------------------------------
- */
+/* ---- Running --------------------------------------------------------------------------------- */
 
 static void on_step(void *ud, uint64_t step, double loss, double aux_loss, double ms)
 {
