@@ -54,7 +54,10 @@ int dag_label(const dag *d, uint32_t node, char *buffer, size_t n)
 {
     const dag_run *r = &d->runs[d->node_run[node]];
     char op[96] = "";
-    if (r->kind == PLAN_ALL_REDUCE || r->kind == PLAN_UPDATE)
+    if (dag_of_bucket(r) && r->n > 1)
+        return snprintf(buffer, n, "%s(bucket %u, %u)", plan_step_name(r->kind), r->chunk,
+                        node - r->first);
+    if (dag_of_bucket(r))
         return snprintf(buffer, n, "%s(bucket %u)", plan_step_name(r->kind), r->chunk);
     uint32_t chunk = r->kind == PLAN_COMPUTE ? r->chunk
                      : r->kind == PLAN_RECV
@@ -88,7 +91,10 @@ static pps_status grow(arena *mem, void **array, uint32_t *cap, uint32_t n, size
 pps_status dag_add_run(dag *d, dag_run run, uint32_t *ret)
 {
     PPS_TRY(grow(d->mem, (void **)&d->runs, &d->cap_runs, d->n_runs, sizeof *d->runs));
-    run.n = dag_per_step(&run) ? 1 : d->n_mb;
+    if (!dag_of_bucket(&run))
+        run.n = d->n_mb;
+    else if (run.n == 0)
+        run.n = 1;
     *ret = d->n_runs;
     d->runs[d->n_runs++] = run;
     return PPS_OK;
@@ -177,7 +183,7 @@ pps_status dag_verify(const dag *d)
         const dag_run *r = &d->runs[i];
         CHECK(r->first == next, "run %u begins at node %u, not %u", i, r->first, next);
         next += r->n;
-        CHECK(r->n == (dag_per_step(r) ? 1 : d->n_mb), "run %u has %u nodes", i, r->n);
+        CHECK(dag_of_bucket(r) ? r->n > 0 : r->n == d->n_mb, "run %u has %u nodes", i, r->n);
         CHECK(r->kind < PLAN_STEP_KIND_COUNT, "run %u has kind %u", i, r->kind);
         CHECK(r->group < d->n_groups, "run %u is on group %u", i, r->group);
         CHECK(r->stream < d->n_streams, "run %u is on stream %u", i, r->stream);

@@ -18,6 +18,13 @@
  *     B(c) <--- RECV, SEND ---- B(c')         mirrored for gradients
  *      |
  *     BW(c) --> ALL_REDUCE(bucket) --> UPDATE(bucket)
+ *
+ * Under `zero` a bucket's runs may have one node per window of microbatches (n = windows), which
+ * the zero pass adds once the order is known:
+ *
+ *     zero 1     BW(c) --> REDUCE_SCATTER --> UPDATE --> ALL_GATHER
+ *     zero 2     CLEAR(w) --> BW(c).. --> REDUCE_SCATTER(w) --> UPDATE --> ALL_GATHER
+ *     zero 3     the same without the last, and  ALL_GATHER(v) --> F(c), BI(c), ..
  */
 #ifndef PPS_IR_DAG_H
 #define PPS_IR_DAG_H
@@ -29,7 +36,7 @@ typedef struct dag_run {
     uint8_t pass;  /* pps_pass: F, BI for every backward node (B or BI), BW */
     uint8_t flags; /* PLAN_A2A_RETURN */
     uint16_t group, stream;
-    uint32_t chunk; /* COMPUTE: its chunk; hops: the consumer chunk; ALL_REDUCE, UPDATE: bucket */
+    uint32_t chunk; /* COMPUTE: its chunk; hops: the consumer chunk; PLAN_BUCKET kinds: bucket */
     uint32_t link;  /* hops: link; else IR_NONE */
     uint32_t first, n;
     uint32_t pair;         /* SEND: its RECV run, RECV: its SEND run; else IR_NONE */
@@ -71,8 +78,12 @@ typedef struct dag_group {
 typedef struct dag_bucket {
     uint32_t group, directive; /* replicate, or IR_NONE */
     uint32_t first, n;         /* params, in dag.bucket_params */
+    uint64_t bytes;            /* with gaps for alignment; zero: and padding to equal slices */
     bool reduced;
-    uint32_t reduce, update; /* runs */
+    uint8_t zero;                           /* 0 unless reduced */
+    uint32_t every;                         /* zero 2, 3: microbatches per window of gradients */
+    uint16_t reduce_stream, gather_stream;  /* of reduced ones; of those under zero */
+    uint32_t reduce, update, gather, clear; /* runs, or IR_NONE */
 } dag_bucket;
 
 typedef struct dag {
@@ -93,6 +104,8 @@ typedef struct dag {
     dag_bucket *buckets;
     uint32_t n_buckets;
     uint32_t *bucket_params;
+    uint32_t *param_bucket; /* [n_params], IR_NONE: not trained */
+    uint64_t *param_offset; /* [n_params] bytes from its bucket's begin */
     const char **streams;
     uint32_t n_streams;
     dag_run *runs;
@@ -107,14 +120,15 @@ typedef struct dag {
     uint8_t *split_bw;  /* [n_chunks * n_mb]: backward is BI + BW */
 } dag;
 
-static inline bool dag_per_step(const dag_run *r)
+static inline bool dag_of_bucket(const dag_run *r)
 {
-    return r->kind == PLAN_ALL_REDUCE || r->kind == PLAN_UPDATE;
+    return plan_is(r->kind, PLAN_BUCKET);
 }
-static inline uint32_t dag_mb(const dag *d, uint32_t node) /* IR_NONE for per-step nodes */
+/* Microbatch; window of a bucket's node; IR_NONE for what is there once per step. */
+static inline uint32_t dag_mb(const dag *d, uint32_t node)
 {
     const dag_run *r = &d->runs[d->node_run[node]];
-    return dag_per_step(r) ? IR_NONE : node - r->first;
+    return dag_of_bucket(r) && r->n == 1 ? IR_NONE : node - r->first;
 }
 static inline bool dag_split(const dag *d, uint32_t chunk, uint32_t mb)
 {
@@ -126,9 +140,11 @@ bool dag_alive(const dag *d, uint32_t node);
 /* "F(0, 1)", "B(1, 0)", "SEND(F(0, 1))", "update 3", ... */
 int dag_label(const dag *d, uint32_t node, char *buffer, size_t n);
 uint32_t dag_stage(const ir_graph *g, uint32_t chunk); /* index of tag PP, or IR_NONE */
+/* run.n is set here, unless it is a bucket's and given. */
 pps_status dag_add_run(dag *d, dag_run run, uint32_t *ret);
 pps_status dag_add_edge(dag *d, uint32_t src_run, uint32_t dst_run);
-/* After all runs and edges: CSR lists, node numbers, counts. */
+/* After all runs and edges: CSR lists, node numbers, counts. May be called again after more runs
+ * were added: nodes keep their numbers. */
 pps_status dag_seal(dag *d);
 /* Count alive nodes and their edges anew: after `split_bw` changed. */
 void dag_count(dag *d);

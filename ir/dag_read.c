@@ -401,6 +401,7 @@ static pps_status read_buckets(reader *r)
         PPS_TRY(numbered(r, "bucket ", b));
         PPS_TRY(below(r, " group=", d->n_groups, &k->group));
         k->reduced = take(r, " reduced");
+        k->gather = k->clear = IR_NONE;
         PPS_TRY(expect(r, " params"));
         do
             PPS_TRY(below(r, " ", IR_NONE, &d->bucket_params[at++]));
@@ -445,7 +446,12 @@ static uint32_t *run_home(const dag *d, const dag_run *run)
     case PLAN_ALL_TO_ALL:
         return forward ? &d->links[run->link].f_exchange : &d->links[run->link].b_exchange;
     case PLAN_ALL_REDUCE:
+    case PLAN_REDUCE_SCATTER:
         return &d->buckets[run->chunk].reduce;
+    case PLAN_ALL_GATHER:
+        return &d->buckets[run->chunk].gather;
+    case PLAN_CLEAR:
+        return &d->buckets[run->chunk].clear;
     case PLAN_UPDATE:
     case PLAN_STEP_KIND_COUNT:
         break;
@@ -458,7 +464,7 @@ static pps_status read_subject(reader *r, dag_run *run)
 {
     dag *d = r->d;
     uint32_t group = 0;
-    if (dag_per_step(run)) {
+    if (dag_of_bucket(run)) {
         run->pass = PPS_PASS_BW;
         PPS_TRY(below(r, " bucket=", d->n_buckets, &run->chunk));
         group = d->buckets[run->chunk].group;
@@ -472,7 +478,7 @@ static pps_status read_subject(reader *r, dag_run *run)
         PPS_TRY(below(r, " chunk=", r->graph->n_chunks, &run->chunk));
         group = d->chunks[run->chunk].group;
     }
-    if (run->kind != PLAN_COMPUTE && !dag_per_step(run)) {
+    if (run->kind != PLAN_COMPUTE && !dag_of_bucket(run)) {
         PPS_TRY(below(r, " link=", d->n_links, &run->link));
         const dag_link *k = &d->links[run->link];
         if (run->pass == PPS_PASS_BW || run->chunk != (run->pass == PPS_PASS_F ? k->dst : k->src))
@@ -508,9 +514,11 @@ static pps_status read_run(reader *r, uint32_t i)
     PPS_TRY(read_kind(r, &run.kind));
     PPS_TRY(read_subject(r, &run));
     PPS_TRY(below(r, " stream=", d->n_streams, &stream));
-    PPS_TRY(number(r, " x", d->n_mb, &n));
-    if (n != (dag_per_step(&run) ? 1 : d->n_mb))
-        return fail(r, "this run has %u nodes", dag_per_step(&run) ? 1 : d->n_mb);
+    /* a bucket's windows: at most one per pass of each microbatch */
+    PPS_TRY(number(r, " x", dag_of_bucket(&run) ? 3ull * d->n_mb : d->n_mb, &n));
+    if (n == 0 || (!dag_of_bucket(&run) && n != d->n_mb))
+        return fail(r, "this run has %u nodes", dag_of_bucket(&run) ? 1 : d->n_mb);
+    run.n = (uint32_t)n;
     run.stream = (uint16_t)stream;
     uint32_t *home = run_home(d, &run);
     if (*home != IR_NONE)

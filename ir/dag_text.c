@@ -108,7 +108,7 @@ static void put_run(const sink *s, const dag *d, uint32_t i)
     static const char *const passes[] = {"F", "B", "B", "BW"};
     const dag_run *r = &d->runs[i];
     put(s, "%%%u = %s", i, plan_step_name(r->kind));
-    if (dag_per_step(r))
+    if (dag_of_bucket(r))
         put(s, " bucket=%u", r->chunk);
     else
         put(s, " %s chunk=%u", passes[r->pass], r->chunk);

@@ -37,7 +37,7 @@ typedef struct ir_directive {
     uint32_t n;            /* split: into */
     uint32_t stream;       /* place, shard, offload; replicate: reduce. Index, or IR_NONE */
     uint32_t gather;       /* replicate */
-    uint32_t zero, every, prefetch; /* replicate; every: 0 when not given */
+    uint32_t zero, every, prefetch; /* replicate; every: 0 when not given; prefetch: look at its clause */
     uint64_t bucket_bytes; /* replicate; 0 when not given */
     const char *as;        /* shard: "expert", "tensor", "sequence" */
     bool sequence;

@@ -319,7 +319,7 @@ static pps_status take_replicate(tracer *tr, const pps_directive *d, ir_directiv
     PPS_TRY(clause_stream(tr, d, "gather", &ret->gather));
     PPS_TRY(clause_u32(tr, d, "zero", 0, 3, &ret->zero));
     PPS_TRY(clause_u32(tr, d, "every", 1, INT32_MAX, &ret->every));
-    PPS_TRY(clause_u32(tr, d, "prefetch", 1, INT32_MAX, &ret->prefetch));
+    PPS_TRY(clause_u32(tr, d, "prefetch", 0, INT32_MAX, &ret->prefetch));
     double mib = 0;
     PPS_TRY(clause_positive(tr, d, "bucket", &mib));
     ret->bucket_bytes = (uint64_t)(mib * 1048576.0);

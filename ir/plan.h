@@ -66,15 +66,22 @@ typedef struct plan_program { /* one chunk in one pass */
 } plan_program;
 
 typedef enum plan_step_kind {
-    PLAN_COMPUTE,
-    PLAN_SEND, /* to rank of `peer_group` with the same index in its group */
-    PLAN_RECV,
-    PLAN_ALL_REDUCE, /* bucket's gradients, summed in rank order, in place */
-    PLAN_COUNTS,     /* binding 0: own int32 [experts]; binding 1: all ranks' [ep][experts] */
-    PLAN_ALL_TO_ALL, /* binding 0: rows sent, 1: rows received, 2: counts [ep][experts] */
-    PLAN_UPDATE,     /* optimizer on a bucket; then its gradients are zeroed */
+#define STEP(name, text, what) PLAN_##name,
+#include "ir/steps.def"
+#undef STEP
     PLAN_STEP_KIND_COUNT
 } plan_step_kind;
+
+enum { PLAN_LOCAL = 1, PLAN_TRANSFER = 2, PLAN_COLLECTIVE = 4, PLAN_BUCKET = 8 };
+static inline bool plan_is(unsigned kind, unsigned what) /* any of `what` */
+{
+    static const uint8_t of[PLAN_STEP_KIND_COUNT] = {
+#define STEP(name, text, what) [PLAN_##name] = what,
+#include "ir/steps.def"
+#undef STEP
+    };
+    return (of[kind] & what) != 0;
+}
 
 enum {                        /* plan_step.flags */
        PLAN_A2A_RETURN = 1,   /* rows go back to their sources (else: out to the experts' owners) */
@@ -84,12 +91,12 @@ enum {                        /* plan_step.flags */
 /* What a run of steps has in common: the same work for every microbatch. */
 typedef struct plan_work {
     uint32_t program;    /* COMPUTE; else IR_NONE */
-    uint32_t chunk;      /* chunk (comm: the consumer's); UPDATE, ALL_REDUCE: bucket index */
+    uint32_t chunk;      /* chunk (comm: the consumer's); PLAN_BUCKET kinds: bucket index */
     uint32_t peer_group; /* SEND, RECV */
     uint32_t loss;       /* COMPUTE F: first loss slot of microbatch 0 */
     uint32_t width;      /* ALL_TO_ALL: bytes of one row */
     uint32_t experts;    /* COUNTS, ALL_TO_ALL */
-    uint64_t bytes;      /* payload: SEND, RECV, ALL_REDUCE exact; ALL_TO_ALL: most */
+    uint64_t bytes;      /* payload: transfers, whole buckets exact; ALL_TO_ALL: most */
 } plan_work;
 
 typedef struct plan_step { /* 36 bytes: plans have millions */
@@ -100,7 +107,7 @@ typedef struct plan_step { /* 36 bytes: plans have millions */
     uint16_t stream; /* in plan_set.streams */
     uint16_t n_waits;
     uint32_t work;      /* in plan_set.works */
-    uint32_t mb;        /* microbatch; IR_NONE for per-step work */
+    uint32_t mb;        /* microbatch; PLAN_BUCKET kinds: window; IR_NONE for per-step work */
     uint32_t bindings;  /* first, in plan.bindings */
     uint32_t waits;     /* first, in plan.waits */
     uint32_t seq;       /* communication: global sequence number, from 1; else 0 */
@@ -117,24 +124,46 @@ typedef struct plan_block { /* one life of one activation buffer, for checks and
     uint8_t slack;          /* bytes of the last unit that it does not have */
 } plan_block;
 typedef enum plan_block_kind {
-    PLAN_BLOCK_ACT,  /* output of a forward chunk, own or received */
-    PLAN_BLOCK_GRAD, /* gradient between chunks */
-    PLAN_BLOCK_SAVE, /* F to BI */
-    PLAN_BLOCK_HELD, /* F or BI to BW */
-    PLAN_BLOCK_WORK, /* within one step */
+    PLAN_BLOCK_ACT,    /* output of a forward chunk, own or received */
+    PLAN_BLOCK_GRAD,   /* gradient between chunks */
+    PLAN_BLOCK_SAVE,   /* F to BI */
+    PLAN_BLOCK_HELD,   /* F or BI to BW */
+    PLAN_BLOCK_WORK,   /* within one step */
+    PLAN_BLOCK_PARAMS, /* a bucket's parameters, gathered for a window */
+    PLAN_BLOCK_GRADS,  /* a bucket's gradients, summed over a window, not yet over ranks */
 } plan_block_kind;
 
 typedef struct plan_param { /* a parameter as a group stores it */
     uint32_t param;         /* in plan_set.params */
     uint32_t shards; /* 1, or the group's size: this rank holds dims[0] slice `index` of `shards` */
-    uint64_t offset; /* bytes from the begin of params, and of grads */
-    uint64_t elems;  /* held here */
+    uint64_t offset; /* bytes from the begin of its bucket, a multiple of PLAN_ALIGN */
+    uint64_t elems;  /* held by a rank that holds the bucket whole */
 } plan_param;
 
-typedef struct plan_bucket { /* contiguous range of the group's parameters, updated together */
-    uint32_t first, n;       /* in plan.params */
-    uint64_t offset, bytes;
-    bool reduced; /* has an ALL_REDUCE step */
+typedef enum plan_area {
+    PLAN_AREA_PARAMS,
+    PLAN_AREA_GRADS,
+    PLAN_AREA_OPT,
+    PLAN_AREA_COUNT
+} plan_area;
+
+/* Parameters of a group that are reduced and updated together, one flat array with gaps for
+ * alignment. Under `zero` its bytes divide evenly over the group: rank i owns slice i, whatever
+ * parameters that cuts, and plan.params is the table that says what lies in it.
+ *
+ *   | p0 ....... | p1 .. | p2 ............ | padding |
+ *   | slice 0          | slice 1          | slice 2 |        stored:  zero 0  all of everything
+ *                                                                    1  optimizer state of the
+ * slice 2  and gradients of the slice 3  and parameters of the slice
+ */
+typedef struct plan_bucket {
+    uint32_t first, n; /* in plan.params */
+    uint64_t bytes;
+    uint64_t
+        offset[PLAN_AREA_COUNT]; /* bytes from the area's begin; OPT: for one state per element */
+    bool reduced;                /* gradients are summed over the group */
+    uint8_t zero;                /* 1..3 only if reduced */
+    uint32_t every; /* zero 2, 3: microbatches per window, each with a REDUCE_SCATTER of its own */
 } plan_bucket;
 
 typedef struct plan {
@@ -154,6 +183,8 @@ typedef struct plan {
     plan_bucket *buckets;
     uint32_t n_buckets;
     uint64_t param_bytes, grad_offset, opt_offset, opt_bytes, data_offset, data_bytes;
+    /* opt_offset: state s of the bytes at x of the OPT area are in [opt_offset + states * x, ...)
+     */
     uint64_t act_offset, act_bytes, total_bytes;
     uint64_t max_live_bytes; /* lower bound on act_bytes: most bytes live at once */
     bool dropless;           /* act_bytes is a worst case: experts' rows depend on the data */
@@ -216,6 +247,46 @@ static inline const plan_work *plan_work_of(const plan_set *set, const plan_step
 static inline pps_span plan_place_of(const plan_set *set, const plan_step *s)
 {
     return set->places[s->place];
+}
+/* Does rank i of the group store slice i alone? */
+static inline bool plan_sliced(const plan_bucket *b, plan_area area)
+{
+    static const uint8_t from[PLAN_AREA_COUNT] = {
+        [PLAN_AREA_PARAMS] = 3, [PLAN_AREA_GRADS] = 2, [PLAN_AREA_OPT] = 1};
+    return b->zero >= from[area];
+}
+static inline uint64_t plan_slice_bytes(const plan *p, const plan_bucket *b)
+{
+    return b->bytes / p->n_ranks;
+}
+static inline uint64_t plan_stored_bytes(const plan *p, const plan_bucket *b, plan_area area)
+{
+    return plan_sliced(b, area) ? plan_slice_bytes(p, b) : b->bytes;
+}
+/* Where the bucket's byte 0 lies, from the area's begin. Of a sliced bucket only the slice's bytes
+ * are there; its byte 0 may be before the area (modulo 2^64). */
+static inline uint64_t plan_bucket_at(const plan *p, const plan_bucket *b, plan_area area,
+                                      uint32_t group_index)
+{
+    return b->offset[area] - (plan_sliced(b, area) ? group_index * plan_slice_bytes(p, b) : 0);
+}
+/* Bytes [begin, end) of the bucket that belong to parameter `q` and, if `sliced`, to the rank's
+ * slice; begin == end where nothing does. */
+typedef struct plan_piece {
+    uint64_t begin, end;
+} plan_piece;
+static inline plan_piece plan_piece_of(const plan *p, const plan_bucket *b, const plan_param *q,
+                                       bool sliced, uint32_t group_index)
+{
+    plan_piece piece = {q->offset, q->offset + q->elems * 4};
+    uint64_t begin = group_index * plan_slice_bytes(p, b), end = begin + plan_slice_bytes(p, b);
+    if (sliced && piece.begin < begin)
+        piece.begin = begin;
+    if (sliced && piece.end > end)
+        piece.end = end;
+    if (piece.begin >= piece.end)
+        piece.end = piece.begin;
+    return piece;
 }
 /* Bytes from act_offset of binding `i` of a step. */
 static inline uint64_t plan_binding(const plan *p, const plan_step *s, uint32_t i)

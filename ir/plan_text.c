@@ -9,9 +9,9 @@
 #include <stdio.h>
 
 static const char *const step_names[PLAN_STEP_KIND_COUNT] = {
-    [PLAN_COMPUTE] = "compute",       [PLAN_SEND] = "send",     [PLAN_RECV] = "recv",
-    [PLAN_ALL_REDUCE] = "all_reduce", [PLAN_COUNTS] = "counts", [PLAN_ALL_TO_ALL] = "all_to_all",
-    [PLAN_UPDATE] = "update",
+#define STEP(name, text, what) [PLAN_##name] = text,
+#include "ir/steps.def"
+#undef STEP
 };
 static const char *const pass_names[PPS_PASS_COUNT] = {"F", "B", "BI", "BW"};
 
@@ -24,7 +24,9 @@ int plan_step_label(const plan_set *set, const plan *p, const plan_step *s, char
 {
     const plan_work *w = plan_work_of(set, s);
     (void)p;
-    if (s->kind == PLAN_UPDATE || s->kind == PLAN_ALL_REDUCE)
+    if (plan_is(s->kind, PLAN_BUCKET) && s->mb != IR_NONE)
+        return snprintf(buffer, n, "%s bucket %u:%u", step_names[s->kind], w->chunk, s->mb);
+    if (plan_is(s->kind, PLAN_BUCKET))
         return snprintf(buffer, n, "%s bucket %u", step_names[s->kind], w->chunk);
     const char *chunk = w->chunk < set->n_chunks ? set->chunk_names[w->chunk] : "?";
     if (s->kind == PLAN_COMPUTE)
@@ -60,10 +62,17 @@ void plan_dump(const plan_set *set, uint32_t group, ir_print_fn print, void *ud)
         (unsigned long long)p->data_bytes, (unsigned long long)p->act_bytes,
         (unsigned long long)p->max_live_bytes,
         (unsigned long long)p->total_bytes);
-    for (uint32_t b = 0; b < p->n_buckets; b++)
-        out(print, ud, "bucket %u params=%u offset=%llu bytes=%llu%s\n", b, p->buckets[b].n,
-            (unsigned long long)p->buckets[b].offset, (unsigned long long)p->buckets[b].bytes,
-            p->buckets[b].reduced ? " reduced" : "");
+    for (uint32_t b = 0; b < p->n_buckets; b++) {
+        const plan_bucket *k = &p->buckets[b];
+        out(print, ud, "bucket %u params=%u offset=%llu bytes=%llu%s", b, k->n,
+            (unsigned long long)k->offset[PLAN_AREA_PARAMS], (unsigned long long)k->bytes,
+            k->reduced ? " reduced" : "");
+        if (k->zero > 0)
+            out(print, ud, " zero=%u", k->zero);
+        if (k->zero > 1)
+            out(print, ud, " every=%u", k->every);
+        out(print, ud, "\n");
+    }
     for (uint32_t i = 0; i < p->n_steps; i++) {
         const plan_step *s = &p->steps[i];
         const plan_work *w = plan_work_of(set, s);

@@ -18,10 +18,12 @@ typedef struct search {
     bool found;
 } search;
 
-/* Just-in-time edges follow rows and cannot be part of a cycle of their own: leave them out. */
+/* Edges that follow from rows cannot be part of a cycle of their own: leave out just-in-time ones,
+ * and those into the work of windows. */
 static bool is_jit(const search *x, uint32_t from, uint32_t to)
 {
-    return x->s->cx->jit[to] == from;
+    const dag *d = x->s->cx->dag;
+    return x->s->cx->jit[to] == from || dag_of_bucket(&d->runs[d->node_run[to]]);
 }
 
 static void count(void *ud, uint32_t v)

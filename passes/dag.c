@@ -302,6 +302,10 @@ static void merge_streams(pass_cx *cx)
         return;
     for (uint32_t i = 0; i < d->n_runs; i++)
         d->runs[i].stream = (uint16_t)(d->runs[i].stream % most);
+    for (uint32_t b = 0; b < d->n_buckets; b++) {
+        d->buckets[b].reduce_stream = (uint16_t)(d->buckets[b].reduce_stream % most);
+        d->buckets[b].gather_stream = (uint16_t)(d->buckets[b].gather_stream % most);
+    }
     d->n_streams = most;
 }
 

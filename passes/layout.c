@@ -10,6 +10,8 @@
  *   read by this chunk's BW    SAVE_BW, from F to BW
  *   read by this chunk's BI    SAVE_BI, from F to BI
  *   gradient or h read by BW   HELD, from BI to BW (WORK in a whole B)
+ *   parameter under zero 3     its bucket, gathered for a window of the schedule
+ *   its gradient, zero 2 or 3  its bucket, summed over a window
  *   none of these              WORK, packed by its life within the step
  *
  * A tensor's gradient is the sum of its uses' contributions, outside ones (by link) first, then
@@ -313,6 +315,21 @@ static pps_status tensor_where(layout *l, ir_id t, where *values, where *ret)
     return PPS_OK;
 }
 
+/* A parameter or its gradient: stored for good, or in a buffer of its bucket's window. */
+static pps_status param_where(layout *l, ir_id param, where_kind kind, where *ret)
+{
+    const dag *d = l->cx->dag;
+    if (param == IR_NONE)
+        return PPS_OK;
+    const dag_bucket *k = &d->buckets[d->param_bucket[param]];
+    if (k->zero == 3 && kind == W_PARAM)
+        return bind(l, BIND_PARAMS, d->param_bucket[param], d->param_offset[param], ret);
+    if (k->zero >= 2 && kind == W_GRAD)
+        return bind(l, BIND_GRADS, d->param_bucket[param], d->param_offset[param], ret);
+    *ret = (where){(uint8_t)kind, param, 0};
+    return PPS_OK;
+}
+
 static plan_kernel describe(const layout *l, uint32_t op_id, ir_phase phase)
 {
     const ir_graph *g = l->cx->program->graph;
@@ -442,12 +459,10 @@ static pps_status emit_op(layout *l, uint32_t i, ir_phase phase, where *values)
             PPS_TRY(tensor_where(l, op->out[a.index], values, r));
             break;
         case 'p':
-            if (op->param[a.index] != IR_NONE)
-                *r = (where){W_PARAM, op->param[a.index], 0};
+            PPS_TRY(param_where(l, op->param[a.index], W_PARAM, r));
             break;
         case 'g':
-            if (op->param[a.index] != IR_NONE)
-                *r = (where){W_GRAD, op->param[a.index], 0};
+            PPS_TRY(param_where(l, op->param[a.index], W_GRAD, r));
             break;
         case 's':
             PPS_TRY(at_home(l, l->saves[i][a.index], extra_bytes(l, op, a), r));

@@ -164,8 +164,8 @@ static pps_status compute(lower *l, uint32_t v, uint32_t step)
         s->place = place != 0 ? place : s->place;
     }
     for (uint32_t i = 0; i < program->binds.n; i++) {
-        uint32_t life =
-            lower_bind_life(&l->buffers, &cx->binds[program->binds.begin + i], r->chunk, s->mb);
+        uint32_t life = lower_bind_life(&l->buffers, &cx->binds[program->binds.begin + i], r->chunk,
+                                        (pps_pass)s->pass, s->mb);
         if (life == IR_NONE) {
             life = l->n_lives++;
             l->lives[life] = memory_life_of(program->work_bytes, PLAN_BLOCK_WORK);
@@ -196,7 +196,7 @@ static pps_status make_step(lower *l, uint32_t v, uint32_t step)
     PPS_TRY(set_waits(l, v, step));
     if (r->kind == PLAN_COMPUTE)
         return compute(l, v, step);
-    if (!dag_per_step(r) && r->pass != PPS_PASS_F)
+    if (!dag_of_bucket(r) && r->pass != PPS_PASS_F)
         s->pass = dag_split(d, d->links[r->link].src, s->mb) ? PPS_PASS_BI : PPS_PASS_B;
     uint32_t n = lower_comm_lives(&l->buffers, v, lives);
     for (uint32_t i = 0; i < n; i++)
@@ -212,7 +212,7 @@ static pps_status place_params(pass_cx *cx, uint32_t group)
     const dag *d = cx->dag;
     plan_set *set = cx->set;
     plan *p = &set->plans[group];
-    uint64_t at = 0;
+    uint64_t at[PLAN_AREA_COUNT] = {0};
     *p = (plan){.group = group,
                 .n_ranks = d->groups[group].n_ranks,
                 .ranks = d->groups[group].ranks,
@@ -230,25 +230,32 @@ static pps_status place_params(pass_cx *cx, uint32_t group)
         if (k->group != group)
             continue;
         plan_bucket *to = &p->buckets[p->n_buckets];
-        *to = (plan_bucket){.first = p->n_params, .n = k->n, .offset = at, .reduced = k->reduced};
+        *to = (plan_bucket){.first = p->n_params,
+                            .n = k->n,
+                            .bytes = k->bytes,
+                            .reduced = k->reduced,
+                            .zero = k->zero,
+                            .every = k->every};
         for (uint32_t i = 0; i < k->n; i++) {
             uint32_t q = d->bucket_params[k->first + i];
             uint32_t shards = cx->param_shards[q];
             uint64_t elems = ir_param_elems(&set->params[q]) / shards;
-            p->params[p->n_params++] =
-                (plan_param){.param = q, .shards = shards, .offset = at, .elems = elems};
-            at += aligned(elems * 4);
+            p->params[p->n_params++] = (plan_param){
+                .param = q, .shards = shards, .offset = d->param_offset[q], .elems = elems};
         }
-        to->bytes = at - to->offset;
+        for (int area = 0; area < PLAN_AREA_COUNT; area++) {
+            to->offset[area] = at[area];
+            at[area] += plan_stored_bytes(p, to, (plan_area)area);
+        }
         cx->bucket_index[b] = p->n_buckets++;
     }
     uint32_t states = cx->program->train.optimizer.kind == IR_OPT_ADAMW ? 2
                       : cx->program->train.optimizer.momentum != 0.0f   ? 1
                                                                         : 0;
-    p->param_bytes = at;
-    p->grad_offset = at;
-    p->opt_offset = 2 * at;
-    p->opt_bytes = states * at;
+    p->param_bytes = at[PLAN_AREA_PARAMS];
+    p->grad_offset = p->param_bytes;
+    p->opt_offset = p->grad_offset + at[PLAN_AREA_GRADS];
+    p->opt_bytes = states * at[PLAN_AREA_OPT];
     p->data_offset = p->opt_offset + p->opt_bytes;
     uint64_t data = 0;
     for (uint32_t k = 0; k < set->n_data; k++) {
@@ -265,7 +272,6 @@ static pps_status start_group(lower *l, uint32_t group, uint32_t *ret_bindings)
 {
     pass_cx *cx = l->cx;
     const dag *d = cx->dag;
-    const ir_graph *g = cx->program->graph;
     const lower_buffers *b = &l->buffers;
     ir_range issue = cx->group_issue[group];
     uint32_t n_compute = 0, lives[3];
@@ -280,22 +286,9 @@ static pps_status start_group(lower *l, uint32_t group, uint32_t *ret_bindings)
     PASS_ALLOC(l->lives, l->mem, l->n_lives + n_compute);
     PASS_ALLOC(l->touched, l->mem, l->n_lives + n_compute);
     l->n_touched = 0;
-    for (uint32_t c = 0; c < g->n_chunks; c++) {
-        if (d->chunks[c].group != group)
-            continue;
-        for (uint32_t f = b->chunk_out[c]; f < b->chunk_save[c] + 3; f++)
-            for (uint32_t m = 0; m < d->n_mb; m++)
-                l->lives[b->families[f].base + m] =
-                    memory_life_of(b->families[f].bytes, b->families[f].what);
-    }
-    for (uint32_t i = 0; i < d->n_links * LINK_FAMILIES; i++) {
-        const dag_link *k = &d->links[i / LINK_FAMILIES];
-        link_family which = (link_family)(i % LINK_FAMILIES);
-        bool at_producer = which == FX_SRC || which == B_RECV || which == BX_SRC;
-        if (b->link[i] == IR_NONE || d->chunks[at_producer ? k->src : k->dst].group != group)
-            continue;
-        const family *f = &b->families[b->link[i]];
-        for (uint32_t m = 0; m < d->n_mb; m++)
+    for (uint32_t i = 0; i < b->n_families; i++) {
+        const family *f = &b->families[i];
+        for (uint32_t m = 0; f->group == group && m < f->n; m++)
             l->lives[f->base + m] = memory_life_of(f->bytes, f->what);
     }
     return PPS_OK;

@@ -18,10 +18,11 @@ typedef enum link_family {         /* buffers along a link, in the order of dag.
                            LINK_FAMILIES
 } link_family;
 
-/* Buffers that microbatches repeat: microbatch m's life is number base + m of its group's. */
+/* Buffers that microbatches, or a bucket's windows, repeat: the m-th life is number base + m of its
+ * group's. */
 typedef struct family {
     uint64_t bytes;
-    uint32_t base;
+    uint32_t group, base, n;
     uint8_t what; /* plan_block_kind */
 } family;
 
@@ -32,14 +33,15 @@ typedef struct lower_buffers {
     uint32_t *chunk_out;  /* [n_chunks] first family of its outputs */
     uint32_t *chunk_save; /* [n_chunks] first of SAVE_BI, SAVE_BW, HELD */
     uint32_t *link;       /* [n_links][LINK_FAMILIES] family, or IR_NONE */
-    uint32_t *n_lives;    /* [n_groups] lives of its families */
+    uint32_t *bucket_params, *bucket_grads; /* [n_buckets] family, or IR_NONE */
+    uint32_t *n_lives;                      /* [n_groups] lives of its families */
 } lower_buffers;
 
 /* buffers.c's families: which there are, and their sizes. */
 pps_status lower_buffers_init(lower_buffers *b, pass_cx *cx);
 /* The life that a binding of a chunk's program stands for; IR_NONE for BIND_WORK. */
 uint32_t lower_bind_life(const lower_buffers *b, const pass_bind *bind, uint32_t chunk,
-                         uint32_t mb);
+                         pps_pass pass, uint32_t mb);
 /* The lives a communication node touches, in plan_step's binding order; returns how many. */
 uint32_t lower_comm_lives(const lower_buffers *b, uint32_t node, uint32_t ret[3]);
 

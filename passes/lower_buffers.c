@@ -6,17 +6,23 @@
  *   value     OUT(src) -> [FX_SRC] -> [F_RECV] -> [FX_DST] -> used by dst
  *   gradient  B_OWN    -> [BX_DST] -> [B_RECV] -> [BX_SRC] -> used by src
  *
- * A bracketed buffer exists where the hop before it does. Numbers are per group: buffers of one
- * group share nothing with another's.
+ * A bracketed buffer exists where the hop before it does. Buckets own what windows gather and sum.
+ * Numbers are per group: buffers of one group share nothing with another's.
  */
 #include "passes/lower.h"
 
+static uint32_t add_lives(lower_buffers *b, uint32_t group, uint64_t bytes, uint8_t what,
+                          uint32_t n)
+{
+    b->families[b->n_families] = (family){
+        .bytes = bytes, .group = group, .base = b->n_lives[group], .n = n, .what = what};
+    b->n_lives[group] += n;
+    return b->n_families++;
+}
+
 static uint32_t add_family(lower_buffers *b, uint32_t group, uint64_t bytes, uint8_t what)
 {
-    b->families[b->n_families] =
-        (family){.bytes = bytes, .base = b->n_lives[group], .what = what};
-    b->n_lives[group] += b->cx->dag->n_mb;
-    return b->n_families++;
+    return add_lives(b, group, bytes, what, b->cx->dag->n_mb);
 }
 
 static bool crosses(const dag *d, const dag_link *k)
@@ -63,11 +69,29 @@ static void link_families(lower_buffers *b, uint32_t id)
         f[BX_SRC] = add_family(b, there, src, PLAN_BLOCK_GRAD);
 }
 
+static pps_status bucket_families(lower_buffers *b)
+{
+    const dag *d = b->cx->dag;
+    PASS_ALLOC(b->bucket_params, b->cx->phase, d->n_buckets);
+    PASS_ALLOC(b->bucket_grads, b->cx->phase, d->n_buckets);
+    for (uint32_t i = 0; i < d->n_buckets; i++) {
+        const dag_bucket *k = &d->buckets[i];
+        b->bucket_params[i] = b->bucket_grads[i] = IR_NONE;
+        if (k->zero == 3 && k->gather != IR_NONE)
+            b->bucket_params[i] =
+                add_lives(b, k->group, k->bytes, PLAN_BLOCK_PARAMS, d->runs[k->gather].n);
+        if (k->zero >= 2)
+            b->bucket_grads[i] =
+                add_lives(b, k->group, k->bytes, PLAN_BLOCK_GRADS, d->runs[k->clear].n);
+    }
+    return PPS_OK;
+}
+
 pps_status lower_buffers_init(lower_buffers *b, pass_cx *cx)
 {
     const dag *d = cx->dag;
     const ir_graph *g = cx->program->graph;
-    uint32_t n = d->n_links * LINK_FAMILIES;
+    uint32_t n = d->n_links * LINK_FAMILIES + 2 * d->n_buckets;
     *b = (lower_buffers){.cx = cx};
     for (uint32_t c = 0; c < g->n_chunks; c++)
         n += g->chunks[c].out.n + 3;
@@ -88,7 +112,7 @@ pps_status lower_buffers_init(lower_buffers *b, pass_cx *cx)
     }
     for (uint32_t l = 0; l < d->n_links; l++)
         link_families(b, l);
-    return PPS_OK;
+    return bucket_families(b);
 }
 
 /* ---- lives -------------------------------------------------------------------------------------
@@ -137,7 +161,8 @@ static uint32_t grad_used(const lower_buffers *b, uint32_t link, uint32_t mb)
                                             : grad_arrived(b, link, mb);
 }
 
-uint32_t lower_bind_life(const lower_buffers *b, const pass_bind *bind, uint32_t chunk, uint32_t mb)
+uint32_t lower_bind_life(const lower_buffers *b, const pass_bind *bind, uint32_t chunk,
+                         pps_pass pass, uint32_t mb)
 {
     const dag *d = b->cx->dag;
     switch ((pass_bind_kind)bind->what) {
@@ -155,6 +180,12 @@ uint32_t lower_bind_life(const lower_buffers *b, const pass_bind *bind, uint32_t
         return b->families[b->chunk_save[chunk] + 1].base + mb;
     case BIND_HELD:
         return b->families[b->chunk_save[chunk] + 2].base + mb;
+    case BIND_PARAMS:
+        return b->families[b->bucket_params[bind->index]].base +
+               pass_gather_window(b->cx, bind->index, chunk, pass, mb);
+    case BIND_GRADS:
+        return b->families[b->bucket_grads[bind->index]].base +
+               pass_reduce_window(&d->buckets[bind->index], mb);
     case BIND_WORK:
         break;
     }
@@ -165,8 +196,17 @@ uint32_t lower_comm_lives(const lower_buffers *b, uint32_t node, uint32_t ret[3]
 {
     const dag *d = b->cx->dag;
     const dag_run *r = &d->runs[d->node_run[node]];
-    if (dag_per_step(r))
-        return 0;
+    if (dag_of_bucket(r)) {
+        uint32_t f = IR_NONE;
+        if (r->kind == PLAN_ALL_GATHER)
+            f = b->bucket_params[r->chunk];
+        else if (r->kind == PLAN_REDUCE_SCATTER || r->kind == PLAN_CLEAR)
+            f = b->bucket_grads[r->chunk];
+        if (f == IR_NONE)
+            return 0;
+        ret[0] = b->families[f].base + (node - r->first);
+        return 1;
+    }
     const dag_link *k = &d->links[r->link];
     uint32_t mb = node - r->first;
     bool forward = r->pass == PPS_PASS_F;

@@ -161,10 +161,10 @@ pps_status lower_works(pass_cx *cx, uint32_t **ret)
                 work_of[2 * i + 1] = set->n_works + 1;
                 set->works[set->n_works + 1] = whole;
             }
-        } else if (dag_per_step(r)) {
+        } else if (dag_of_bucket(r)) {
             w.chunk = cx->bucket_index[r->chunk];
-            if (r->kind == PLAN_ALL_REDUCE)
-                w.bytes = set->plans[r->group].buckets[w.chunk].bytes;
+            if (r->kind != PLAN_UPDATE)
+                w.bytes = d->buckets[r->chunk].bytes;
         } else {
             const dag_link *k = &d->links[r->link];
             uint32_t sharded = k->exchange_at_dst ? k->dst : k->src;

@@ -10,7 +10,7 @@
 
 typedef struct pass_bind { /* what a binding of a program stands for */
     uint8_t what;          /* pass_bind_kind */
-    uint32_t index;        /* input or output of the chunk; GRAD_IN, GRAD_OUT: link */
+    uint32_t index; /* input or output of the chunk; GRAD_IN, GRAD_OUT: link; the last: bucket */
 } pass_bind;
 typedef enum pass_bind_kind {
     BIND_IN,       /* value of input k */
@@ -21,6 +21,8 @@ typedef enum pass_bind_kind {
     BIND_SAVE_BW,  /* F to BW */
     BIND_HELD,     /* BI to BW */
     BIND_WORK,     /* within the step */
+    BIND_PARAMS,   /* parameters of bucket `index`, gathered for a window */
+    BIND_GRADS,    /* gradients of bucket `index`, of a window */
 } pass_bind_kind;
 
 typedef struct pass_program {
@@ -59,11 +61,16 @@ typedef struct pass_cx {
     uint32_t *group_row;   /* [n_groups] ir_program.rows index */
     uint32_t **slot_last;  /* [n_groups][slots]: last compute node of each row group */
     uint32_t *n_slots;     /* [n_groups] */
-    uint32_t *extra_src, *extra_dst; /* edges between nodes that rows with transfers add */
-    uint32_t *extra_entry;           /* the entry behind each */
-    uint32_t n_extra;
+    uint32_t *extra_src, *extra_dst; /* edges between nodes: rows with transfers, windows */
+    uint32_t *extra_entry; /* the entry behind each; IR_NONE: it follows from rows that agree */
+    uint32_t n_extra, cap_extra;
     struct interleave_memo *memos[PASS_MEMOS]; /* interleave.c's */
     double exchanged, exposed; /* seconds of exchange in overlapped groups; not under compute */
+
+    /* zero: which window of a bucket's gathered parameters a compute node uses */
+    ir_range *bucket_users; /* [n_buckets] in user_chunks, ascending; NULL without zero 3 */
+    uint32_t *user_chunks;
+    uint32_t *user_window; /* [users][PPS_PASS_COUNT - 1][n_mb]: pass_gather_window */
 
     /* schedule */
     uint32_t *jit; /* [n_nodes] SEND: compute node of the receiving group its transfer waits for */
@@ -121,6 +128,17 @@ pps_status pass_interleave(pass_cx *cx, const uint32_t *nodes, const uint32_t *n
 
 /* transfer_order.c: rows that name transfers, SEND(F(0, 1)), as extra edges. */
 pps_status pass_transfer_order(pass_cx *cx);
+/* `src` before `dst`, because of `entry` (IR_NONE: see extra_entry). Before the schedule pass. */
+pps_status pass_add_extra(pass_cx *cx, uint32_t src, uint32_t dst, uint32_t entry);
+
+/* zero.c: windows of a bucket, from 0: whose gathered parameters `chunk` reads in this pass of `mb`
+ * (which it does), and into whose gradients microbatch `mb` is summed. */
+uint32_t pass_gather_window(const pass_cx *cx, uint32_t bucket, uint32_t chunk, pps_pass pass,
+                            uint32_t mb);
+static inline uint32_t pass_reduce_window(const dag_bucket *k, uint32_t mb)
+{
+    return mb / k->every;
+}
 
 /* default_order.c: rows for groups that have none: 1F1B by dataflow. Adds to cx->program's rows. */
 pps_status pass_default_rows(pass_cx *cx, const bool *has_row);
@@ -144,6 +162,9 @@ pps_status memory_place(arena *scratch, memory_life *lives, const uint32_t *orde
 
 /* prove_memory.c: what one finished plan does to its memory, from the plan alone. E0519, E0520. */
 pps_status pass_prove_memory(pps_state *st, const plan_set *set, const plan *p, arena *mem);
+
+/* prove_buckets.c: gradients reach their updates, and parameters their readers, in every plan. */
+pps_status prove_buckets(pps_state *st, const plan_set *set);
 
 /* sizes.c: cx->local_rows (E0210 where the batch does not divide); bytes of `tensor` as `chunk`
  * holds it, for one microbatch on one rank. */

@@ -10,8 +10,9 @@
  * Conversely a cycle is a hang under rendezvous sends.
  *
  * Beside that: transfers match, ranks of a group agree by sharing a plan, every chunk runs each
- * pass of each microbatch once (so every gradient is summed once), and memory is used in an order
- * that the waits keep (prove_memory.c).
+ * pass of each microbatch once (so every gradient is summed once), memory is used in an order that
+ * the waits keep (prove_memory.c), and buckets are cleared, summed, applied and gathered in order
+ * (prove_buckets.c).
  */
 #include "passes/pass.h"
 
@@ -127,7 +128,7 @@ static pps_status index_order(const prover *p, plan_order *o)
             o->stream_before[v] = last[s->stream];
             o->compute_before[v] = compute == last[s->stream] ? 0 : compute;
             last[s->stream] = v + 1;
-            if (s->kind == PLAN_COMPUTE || s->kind == PLAN_UPDATE)
+            if (plan_is(s->kind, PLAN_LOCAL))
                 compute = v + 1;
         }
     }
@@ -298,7 +299,7 @@ pps_status pps_prove(pps_state *st, const plan_set *set)
     prover p = {.st = st, .set = set, .mem = &mem};
     pps_status status = prove(&p);
     arena_done(&mem);
-    return status;
+    return status == PPS_OK ? prove_buckets(st, set) : status;
 }
 
 pps_status pass_prove(pass_cx *cx)

@@ -9,9 +9,6 @@
  *   life 1   first ----- access ------- access          every access follows the life's first,
  * which life 2                                      first   fills it; the first access of the next
  * life follows all accesses of the one before
- *
- * and of every bucket: all that adds to its gradients precedes its reduction, all of that and every
- * use of its values precede its update, which is there once.
  */
 #include "passes/pass.h"
 
@@ -207,117 +204,11 @@ static pps_status check_blocks(memory_prover *p)
     return PPS_OK;
 }
 
-/* ---- Parameters ---------------------------------------------------------------------------------
- */
-
-typedef struct bucket_state {
-    uint32_t *grads, *values; /* [n_streams] last use + 1 */
-    bool reduced, updated;
-} bucket_state;
-
-static pps_status check_bucket_step(memory_prover *p, bucket_state *buckets, uint32_t step)
-{
-    const plan_step *s = &p->plan->steps[step];
-    uint32_t bucket = plan_work_of(p->set, s)->chunk;
-    if (bucket >= p->plan->n_buckets)
-        return wrong(p, step, 520, "a step works on a bucket that is not there");
-    bucket_state *b = &buckets[bucket];
-    if (b->updated || (s->kind == PLAN_ALL_REDUCE && b->reduced))
-        return wrong(p, step, 518, "a bucket is reduced or updated twice");
-    if (!all_before(p, b->grads, step))
-        return wrong(p, step, 520, "a gradient may not be complete yet");
-    if (s->kind == PLAN_UPDATE) {
-        if (p->plan->buckets[bucket].reduced != b->reduced)
-            return wrong(p, step, 520, "a gradient is not summed over its replicas");
-        if (!all_before(p, b->values, step))
-            return wrong(p, step, 519, "a parameter may still be in use");
-    }
-    b->grads[s->stream] = step + 1;
-    b->reduced |= s->kind == PLAN_ALL_REDUCE;
-    b->updated |= s->kind == PLAN_UPDATE;
-    return PPS_OK;
-}
-
-/* The buckets that a program uses, each once: `2 * bucket`, plus 1 for its gradients. Programs
- * belong to one plan, so their lists are made when first met. */
-static pps_status program_uses(memory_prover *p, const uint32_t *param_bucket, uint8_t *marks,
-                               uint32_t program, ir_range *lists, uint32_t **uses, uint32_t step)
-{
-    const plan_set *set = p->set;
-    const plan_program *g = &set->programs[program];
-    uint32_t n_all = 0, n = 0, *list;
-    for (uint32_t k = 0; k < g->n_kernels; k++)
-        n_all += set->kernels[g->kernels + k].n_operands;
-    PASS_ALLOC(list, p->mem, n_all);
-    for (uint32_t k = 0; k < g->n_kernels; k++) {
-        const plan_kernel *kernel = &set->kernels[g->kernels + k];
-        for (uint32_t i = 0; i < kernel->n_operands; i++) {
-            const plan_operand *o = &set->operands[kernel->operands + i];
-            if (o->space != PLAN_PARAM && o->space != PLAN_GRAD)
-                continue;
-            if (o->index >= set->n_params || param_bucket[o->index] == IR_NONE)
-                return wrong(p, step, 520, "a step uses a parameter that is not there");
-            uint32_t use = 2 * param_bucket[o->index] + (o->space == PLAN_GRAD);
-            if (!marks[use])
-                list[n++] = use;
-            marks[use] = 1;
-        }
-    }
-    for (uint32_t i = 0; i < n; i++)
-        marks[list[i]] = 0;
-    lists[program] = (ir_range){1, n};
-    uses[program] = list;
-    return PPS_OK;
-}
-
-static pps_status check_buckets(memory_prover *p)
-{
-    const plan *mine = p->plan;
-    uint32_t *param_bucket, **uses;
-    ir_range *lists; /* .begin: made */
-    bucket_state *buckets;
-    uint8_t *marks;
-    PASS_ALLOC(param_bucket, p->mem, p->set->n_params);
-    PASS_ALLOC(uses, p->mem, p->set->n_programs);
-    PASS_ALLOC(lists, p->mem, p->set->n_programs);
-    PASS_ALLOC(buckets, p->mem, mine->n_buckets);
-    PASS_ALLOC(marks, p->mem, 2 * (size_t)mine->n_buckets);
-    memset(param_bucket, 0xff, p->set->n_params * sizeof *param_bucket);
-    for (uint32_t b = 0; b < mine->n_buckets; b++) {
-        PASS_ALLOC(buckets[b].grads, p->mem, p->n_streams);
-        PASS_ALLOC(buckets[b].values, p->mem, p->n_streams);
-        for (uint32_t i = 0; i < mine->buckets[b].n; i++)
-            param_bucket[mine->params[mine->buckets[b].first + i].param] = b;
-    }
-    for (uint32_t t = 0; t < mine->n_steps; t++) {
-        const plan_step *s = &mine->steps[t];
-        if (s->kind == PLAN_ALL_REDUCE || s->kind == PLAN_UPDATE)
-            PPS_TRY(check_bucket_step(p, buckets, t));
-        if (s->kind != PLAN_COMPUTE)
-            continue;
-        uint32_t program = plan_work_of(p->set, s)->program;
-        if (lists[program].begin == 0)
-            PPS_TRY(program_uses(p, param_bucket, marks, program, lists, uses, t));
-        for (uint32_t i = 0; i < lists[program].n; i++) {
-            uint32_t use = uses[program][i];
-            bucket_state *b = &buckets[use / 2];
-            if (b->updated || (use % 2 == 1 && b->reduced))
-                return wrong(p, t, 520, "a step comes after the reduction or update it is for");
-            (use % 2 == 1 ? b->grads : b->values)[s->stream] = t + 1;
-        }
-    }
-    for (uint32_t b = 0; b < mine->n_buckets; b++)
-        if (!buckets[b].updated)
-            return wrong(p, 0, 521, "a bucket is never updated");
-    return PPS_OK;
-}
-
 pps_status pass_prove_memory(pps_state *st, const plan_set *set, const plan *p, arena *mem)
 {
     memory_prover m = {.st = st, .set = set, .plan = p, .mem = mem, .n_streams = set->n_streams};
     if (p->n_steps == 0)
         return PPS_OK;
     PPS_TRY(make_clocks(&m));
-    PPS_TRY(check_blocks(&m));
-    return check_buckets(&m);
+    return check_blocks(&m);
 }

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * replicate.c: `replicate F on DEVICES reduce S bucket MIB`: plain data parallelism. Marks which
- * chunks' gradients are summed over their group; the dag pass forms the buckets and their
- * reductions, one per bucket and step, after the last microbatch.
+ * replicate.c: `replicate F on DEVICES reduce S gather S zero N bucket MIB every K prefetch D`:
+ * data parallelism. Marks which chunks' gradients are summed over their group. The dag pass forms
+ * the buckets with their reductions; what `zero` adds per window of microbatches is the zero
+ * pass's.
  */
 #include "passes/pass.h"
 
@@ -34,20 +35,33 @@ pps_status pass_check_devices(pass_cx *cx, const ir_directive *s, uint32_t chunk
 
 static pps_status check_clauses(pass_cx *cx, const ir_directive *s)
 {
-    static const char *const later[] = {"gather", "every", "prefetch"};
-    if (s->zero > 0) {
-        const pps_clause *c = pps_directive_clause(s->source, "zero");
-        return pps_diag_done(
-            pass_diag(cx, s, c != NULL ? c->span : s->source->span, 420,
-                      "this version replicates plainly: `zero %u` is not available", s->zero));
+    static const struct {
+        const char *word;
+        uint32_t from; /* the lowest level at which it says something */
+        const char *why;
+    } words[] = {{"gather", 1, "below it every rank updates all parameters itself"},
+                 {"every", 2, "below it gradients are reduced once, after the last microbatch"},
+                 {"prefetch", 3, "below it every rank keeps all parameters"}};
+    const dag *d = cx->dag;
+    for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
+        const pps_clause *c = pps_directive_clause(s->source, words[i].word);
+        if (c == NULL || s->zero >= words[i].from)
+            continue;
+        pps_diag *diag = pass_diag(cx, s, c->word_span, 410, "`%s` has no effect below `zero %u`",
+                                   words[i].word, words[i].from);
+        pps_diag_note(diag, "%s", words[i].why);
+        return pps_diag_done(diag);
     }
-    for (size_t i = 0; i < sizeof later / sizeof *later; i++) {
-        const pps_clause *c = pps_directive_clause(s->source, later[i]);
-        if (c != NULL)
-            return pps_diag_done(
-                pass_diag(cx, s, c->word_span, 420, "`%s` has no effect without `zero`", later[i]));
-    }
-    return PPS_OK;
+    if (s->every <= d->n_mb)
+        return PPS_OK;
+    pps_diag *diag = pass_diag(cx, s, pps_directive_clause(s->source, "every")->span, 410,
+                               "there are no %u microbatches to sum before a reduction", s->every);
+    if (d->split != IR_NONE)
+        pps_diag_also(diag, cx->program->directives[d->split].source->span, "this split makes %u",
+                      d->n_mb);
+    else
+        pps_diag_note(diag, "nothing splits the batch: there is one microbatch");
+    return pps_diag_done(diag);
 }
 
 pps_status pass_replicate(pass_cx *cx)

@@ -215,8 +215,11 @@ static uint8_t priority_of(const dag *d, uint32_t v)
     case PLAN_COUNTS:
     case PLAN_ALL_TO_ALL:
         return 1;
+    case PLAN_ALL_GATHER:
     case PLAN_ALL_REDUCE:
+    case PLAN_REDUCE_SCATTER:
         return 2;
+    case PLAN_CLEAR:
     case PLAN_COMPUTE:
     case PLAN_UPDATE:
     case PLAN_STEP_KIND_COUNT:
@@ -306,7 +309,7 @@ static pps_status sort_all(pass_cx *cx, schedule_graph *s)
         double begin = e.ready;
         if (r->kind == PLAN_SEND)
             ends[1] = d->runs[r->pair].first + (v - r->first);
-        seq += r->kind != PLAN_COMPUTE && r->kind != PLAN_UPDATE;
+        seq += !plan_is(r->kind, PLAN_LOCAL);
         for (int i = 0; i < 2 && ends[i] != IR_NONE; i++) {
             const dag_run *end = &d->runs[d->node_run[ends[i]]];
             double *lane = &free_at[end->group * d->n_streams + end->stream];
@@ -317,7 +320,7 @@ static pps_status sort_all(pass_cx *cx, schedule_graph *s)
             const dag_run *end = &d->runs[d->node_run[ends[i]]];
             free_at[end->group * d->n_streams + end->stream] = k.end;
             cx->sorted[at++] = ends[i];
-            cx->seq[ends[i]] = r->kind != PLAN_COMPUTE && r->kind != PLAN_UPDATE ? seq : 0;
+            cx->seq[ends[i]] = plan_is(r->kind, PLAN_LOCAL) ? 0 : seq;
         }
         n_taken++;
         schedule_successors(s, v, release, &k);

@@ -9,20 +9,20 @@
 
 #include <string.h>
 
-static pps_status add_extra(pass_cx *cx, uint32_t *cap, uint32_t src, uint32_t dst, uint32_t entry)
+pps_status pass_add_extra(pass_cx *cx, uint32_t src, uint32_t dst, uint32_t entry)
 {
-    if (cx->n_extra == *cap) {
-        uint32_t bigger = *cap * 2 + 64;
+    if (cx->n_extra == cx->cap_extra) {
+        uint32_t cap = cx->cap_extra * 2 + 64;
         uint32_t **arrays[3] = {&cx->extra_src, &cx->extra_dst, &cx->extra_entry};
         for (int i = 0; i < 3; i++) {
-            uint32_t *copy = arena_new(cx->scratch, bigger * sizeof *copy);
+            uint32_t *copy = arena_new(cx->scratch, cap * sizeof *copy);
             if (copy == NULL)
                 return PPS_ERR_NOMEM;
             if (cx->n_extra > 0)
                 memcpy(copy, *arrays[i], cx->n_extra * sizeof *copy);
             *arrays[i] = copy;
         }
-        *cap = bigger;
+        cx->cap_extra = cap;
     }
     cx->extra_src[cx->n_extra] = src;
     cx->extra_dst[cx->n_extra] = dst;
@@ -54,7 +54,7 @@ pps_status pass_transfer_order(pass_cx *cx)
 {
     const ir_program *p = cx->program;
     const dag *d = cx->dag;
-    uint32_t cap = 0, *before, *now;
+    uint32_t *before, *now;
     PASS_ALLOC(before, cx->scratch, d->n_links);
     PASS_ALLOC(now, cx->scratch, d->n_links);
     for (uint32_t r = 0; r < p->n_rows; r++) {
@@ -83,9 +83,9 @@ pps_status pass_transfer_order(pass_cx *cx)
                     continue;
                 uint32_t node = d->runs[run].first + e->mb;
                 if (compute != IR_NONE)
-                    PPS_TRY(add_extra(cx, &cap, compute, node, i));
+                    PPS_TRY(pass_add_extra(cx, compute, node, i));
                 for (uint32_t k = 0; k < n_before; k++)
-                    PPS_TRY(add_extra(cx, &cap, before[k], node, i));
+                    PPS_TRY(pass_add_extra(cx, before[k], node, i));
                 now[n_now++] = node;
             }
             if (n_now == 0)

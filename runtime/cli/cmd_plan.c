@@ -46,9 +46,14 @@ static json_t *step_json(const session *s, const plan *p, uint32_t i)
     json_object_set_new(json, "waits", waits);
     if (step->kind == PLAN_COMPUTE)
         json_object_set_new(json, "pass", json_string(pass_names[step->pass]));
+    bool of_bucket = plan_is(step->kind, PLAN_BUCKET);
+    if (of_bucket)
+        json_object_set_new(json, "bucket", json_integer(work->chunk));
     if (step->mb != IR_NONE)
-        json_object_set_new(json, "microbatch", json_integer(step->mb));
-    if (step->kind != PLAN_UPDATE && step->kind != PLAN_ALL_REDUCE && work->chunk != IR_NONE) {
+        json_object_set_new(json, of_bucket ? "window" : "microbatch", json_integer(step->mb));
+    if (step->row_group != IR_NONE)
+        json_object_set_new(json, "row_group", json_integer(step->row_group));
+    if (!of_bucket && work->chunk != IR_NONE) {
         json_object_set_new(json, "chunk", json_string(set->chunk_names[work->chunk]));
         json_object_set_new(json, "stage", json_integer(set->chunk_stage[work->chunk]));
     }
@@ -64,21 +69,32 @@ static json_t *step_json(const session *s, const plan *p, uint32_t i)
     return json;
 }
 
+static json_t *bucket_json(const plan_bucket *b)
+{
+    json_t *json = json_pack("{s:i, s:I, s:b, s:i}", "parameters", (int)b->n, "bytes",
+                             (json_int_t)b->bytes, "reduced", (int)b->reduced, "zero", (int)b->zero);
+    if (b->zero > 1)
+        json_object_set_new(json, "every", json_integer(b->every));
+    return json;
+}
+
 static json_t *plan_json(const session *s, const plan *p)
 {
     const plan_set *set = s->plans;
-    json_t *ranks = json_array(), *steps = json_array();
+    json_t *ranks = json_array(), *steps = json_array(), *buckets = json_array();
     for (uint32_t i = 0; i < p->n_ranks; i++)
         json_array_append_new(ranks, json_integer(set->group_ranks[p->ranks + i]));
     for (uint32_t i = 0; i < p->n_steps; i++)
         json_array_append_new(steps, step_json(s, p, i));
+    for (uint32_t b = 0; b < p->n_buckets; b++)
+        json_array_append_new(buckets, bucket_json(&p->buckets[b]));
     json_t *bytes =
-        json_pack("{s:I, s:I, s:I, s:I, s:I}", "parameters", (json_int_t)p->param_bytes,
-                  "optimizer", (json_int_t)p->opt_bytes, "data", (json_int_t)p->data_bytes,
+        json_pack("{s:I, s:I, s:I, s:I, s:I, s:I}", "parameters", (json_int_t)p->param_bytes,
+                  "gradients", (json_int_t)(p->opt_offset - p->grad_offset), "optimizer", (json_int_t)p->opt_bytes, "data", (json_int_t)p->data_bytes,
                   "activations", (json_int_t)p->act_bytes, "total", (json_int_t)p->total_bytes);
-    return json_pack("{s:i, s:o, s:s, s:o, s:b, s:o}", "group", (int)p->group, "ranks", ranks,
+    return json_pack("{s:i, s:o, s:s, s:o, s:b, s:o, s:o}", "group", (int)p->group, "ranks", ranks,
                      "row", set->row_text && set->row_text[p->group] ? set->row_text[p->group] : "",
-                     "bytes", bytes, "dropless", (int)p->dropless, "steps", steps);
+                     "bytes", bytes, "dropless", (int)p->dropless, "buckets", buckets, "steps", steps);
 }
 
 static bool print_json(const session *s)

@@ -19,7 +19,7 @@ static const plan *plan_of_rank(const plan_set *set, uint32_t rank)
 
 static uint32_t stage_of(const plan_set *set, const plan_step *step)
 {
-    bool of_bucket = step->kind == PLAN_UPDATE || step->kind == PLAN_ALL_REDUCE;
+    bool of_bucket = plan_is(step->kind, PLAN_BUCKET);
     uint32_t chunk = plan_work_of(set, step)->chunk;
     return of_bucket || chunk == IR_NONE ? IR_NONE : set->chunk_stage[chunk];
 }
@@ -67,7 +67,7 @@ static view_span span_of(pps_state *st, const plan_set *set, uint32_t rank, uint
         .kind = step->kind,
         .pass = step->pass,
         .stage = stage_of(set, step),
-        .mb = step->mb,
+        .mb = plan_is(step->kind, PLAN_BUCKET) ? IR_NONE : step->mb,
         .pair = step->flags & PLAN_STEP_OVERLAP ? step->row_group : IR_NONE,
         .label = text,
         .place = *place ? place : NULL,

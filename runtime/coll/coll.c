@@ -6,9 +6,10 @@
  *   SEND        publish; done when the peer has read
  *   RECV        wait for the entry, read, say so
  *   collective  POST    publish one entry to every peer
- *               READ    for each peer: wait for its entry, read what is for us (ALL_REDUCE: once
- * all are there, sum our slice over all ranks in group order, in place) GATHER  ALL_REDUCE: for
- * each peer: wait until its slice is summed, read it, say so DRAIN   wait until every peer has read
+ *               READ    for each peer: wait for its entry, read what is for us (reductions: once
+ *                       all are there, sum our slice over all ranks in group order)
+ *               GATHER  ALL_REDUCE: for each peer: wait until its slice is summed, read it, say so
+ *               DRAIN   wait until every peer has read
  *
  * ALL_REDUCE in place: between READ and GATHER a rank writes its own slice only, which no peer
  * reads before it is marked as summed; and a peer that marked its slice has finished reading ours.
@@ -38,6 +39,7 @@ enum { AUX_TICKET = 0, AUX_NEXT = 0 }; /* coll_op.aux: p2p's ticket; collectives
 static const char *const kind_names[] = {
     [COLL_SEND] = "send",     [COLL_RECV] = "receive",          [COLL_ALL_REDUCE] = "all-reduce",
     [COLL_COUNTS] = "counts", [COLL_ALL_TO_ALL] = "all-to-all",
+    [COLL_REDUCE_SCATTER] = "reduce-scatter", [COLL_ALL_GATHER] = "all-gather",
 };
 
 /* ---- Entries -----------------------------------------------------------------------------------
@@ -229,16 +231,24 @@ static pps_status pull(coll_rank *r, coll_op *op, const coll_entry *e, uint32_t 
     if (op->kind == COLL_ALL_TO_ALL)
         return op->flags & COLL_RETURN ? pull_rows_back(r, op, e, index)
                                        : pull_rows_out(r, op, e, index);
-    uint64_t bytes = (uint64_t)op->experts * sizeof(int32_t);
+    uint64_t bytes = op->kind == COLL_ALL_GATHER ? op->bytes / op->group_size
+                                                 : (uint64_t)op->experts * sizeof(int32_t);
     const char *from = e ? peer_data(r, e, op->group[index], 0, bytes) : op->send;
+    char *to = (char *)op->recv + index * bytes;
     if (!from)
         return PPS_ERR_COLL;
-    memcpy((char *)op->recv + index * bytes, from, bytes);
+    if (from != to)
+        memcpy(to, from, bytes);
     return PPS_OK;
 }
 
 /* ---- Collectives -------------------------------------------------------------------------------
  */
+
+static bool reduces(const coll_op *op)
+{
+    return op->kind == COLL_ALL_REDUCE || op->kind == COLL_REDUCE_SCATTER;
+}
 
 static uint32_t nth_peer(const coll_op *op, uint64_t k) /* k from 1: the ring after this rank */
 {
@@ -290,7 +300,7 @@ static pps_status read_from(coll_rank *r, coll_op *op, uint32_t index, bool *ret
     if (!*ret_through)
         return PPS_OK;
     PPS_TRY(match(r, op, e, op->group[index]));
-    if (op->kind == COLL_ALL_REDUCE)
+    if (reduces(op))
         return peer_data(r, e, op->group[index], 0, op->bytes) ? PPS_OK : PPS_ERR_COLL;
     PPS_TRY(pull(r, op, e, index));
     say_done(r, op->group[index], e, ticket);
@@ -319,8 +329,8 @@ static pps_status drain_of(coll_rank *r, coll_op *op, uint32_t index, bool *ret_
     return PPS_OK;
 }
 
-/* Sum our slice over the group, then show it to the peers. */
-static void reduce_slice(coll_rank *r, coll_op *op)
+/* Sum our slice over the group to `to`, which may be the slice itself. */
+static void sum_slice(coll_rank *r, const coll_op *op, float *to)
 {
     enum { BLOCK = 1024 };
     float sum[BLOCK];
@@ -337,13 +347,35 @@ static void reduce_slice(coll_rank *r, coll_op *op)
             for (size_t i = 0; i < n && g > 0; i++)
                 sum[i] += part[at + i];
         }
-        memcpy((float *)op->send + at, sum, n * sizeof(float));
+        for (size_t i = 0; i < n && op->flags & COLL_ADD; i++)
+            sum[i] = to[at - begin + i] + sum[i];
+        memcpy(to + (at - begin), sum, n * sizeof(float));
     }
+}
+
+/* ALL_REDUCE: sum our slice in place, then show it to the peers. */
+static void reduce_slice(coll_rank *r, coll_op *op)
+{
+    uint64_t begin, end, ticket;
+    slice(op->bytes / sizeof(float), op->group_index, op->group_size, &begin, &end);
+    sum_slice(r, op, (float *)op->send + begin);
     for (uint32_t k = 1; k < op->group_size; k++) {
         uint32_t index = nth_peer(op, k);
         coll_entry *e = out_entry(r, op, index, &ticket);
         atomic_store_explicit(&e->reduced, ticket + 1, memory_order_release);
         coll_ring(r->world, op->group[index]);
+    }
+}
+
+/* REDUCE_SCATTER: our slice is all that we read of the peers. */
+static void scatter_slice(coll_rank *r, coll_op *op)
+{
+    uint64_t ticket;
+    sum_slice(r, op, op->recv);
+    for (uint32_t k = 1; k < op->group_size; k++) {
+        uint32_t index = nth_peer(op, k);
+        coll_entry *e = in_entry(r, op, index, &ticket);
+        say_done(r, op->group[index], e, ticket);
     }
 }
 
@@ -355,7 +387,9 @@ static pps_status poll_collective(coll_rank *r, coll_op *op, bool *ret_done)
         PPS_TRY(each_peer(r, op, read_from, STATE_GATHER));
         if (op->state == STATE_GATHER && op->kind == COLL_ALL_REDUCE)
             reduce_slice(r, op);
-        else if (op->state == STATE_GATHER)
+        else if (op->state == STATE_GATHER && op->kind == COLL_REDUCE_SCATTER)
+            scatter_slice(r, op);
+        if (op->state == STATE_GATHER && op->kind != COLL_ALL_REDUCE)
             op->state = STATE_DRAIN;
     }
     if (op->state == STATE_GATHER)
@@ -414,6 +448,8 @@ static pps_status check_collective(coll_rank *r, coll_op *op)
             return PPS_ERR_ARG;
     uint64_t peers = op->group_size - 1, begin, end;
     uint64_t counts_bytes = (uint64_t)op->experts * sizeof(int32_t);
+    uint64_t part = op->bytes / op->group_size;
+    bool gathers = op->kind == COLL_ALL_GATHER;
     switch (op->kind) {
     case COLL_ALL_REDUCE:
         if (op->bytes % sizeof(float) || !in_arena(r, op->send, op->bytes))
@@ -422,6 +458,14 @@ static pps_status check_collective(coll_rank *r, coll_op *op)
         op->sent_bytes =
             op->bytes - (end - begin) * sizeof(float);           /* others' slices, to be summed */
         op->sent_bytes += peers * (end - begin) * sizeof(float); /* our sums */
+        return PPS_OK;
+    case COLL_REDUCE_SCATTER:
+    case COLL_ALL_GATHER:
+        if (op->bytes % (op->group_size * sizeof(float)) ||
+            !in_arena(r, op->send, gathers ? part : op->bytes) ||
+            !in_arena(r, op->recv, gathers ? op->bytes : part))
+            return PPS_ERR_ARG;
+        op->sent_bytes = peers * part;
         return PPS_OK;
     case COLL_COUNTS:
         if (!in_arena(r, op->send, counts_bytes) ||
@@ -450,7 +494,7 @@ static pps_status start_collective(coll_rank *r, coll_op *op)
         r->coll_out[part] = r->out[lane]++;
         r->coll_in[part] = r->in[lane]++;
     }
-    if (op->kind != COLL_ALL_REDUCE)
+    if (!reduces(op))
         PPS_TRY(pull(r, op, NULL, op->group_index));
     r->coll_busy[op->channel] = true;
     op->aux[AUX_NEXT] = 1;
@@ -494,6 +538,8 @@ pps_status coll_poll(coll_rank *r, coll_op *op, bool *ret_done)
             PPS_TRY(poll_recv(r, op, &done));
             break;
         case COLL_ALL_REDUCE:
+        case COLL_REDUCE_SCATTER:
+        case COLL_ALL_GATHER:
         case COLL_COUNTS:
         case COLL_ALL_TO_ALL:
             PPS_TRY(poll_collective(r, op, &done));

@@ -43,9 +43,14 @@ typedef enum coll_kind {
     COLL_RECV,
     COLL_ALL_REDUCE,
     COLL_COUNTS,
-    COLL_ALL_TO_ALL
+    COLL_ALL_TO_ALL,
+    COLL_REDUCE_SCATTER,
+    COLL_ALL_GATHER
 } coll_kind;
-enum { COLL_RETURN = 1 };
+enum {
+    COLL_RETURN = 1, /* ALL_TO_ALL */
+    COLL_ADD = 2,    /* REDUCE_SCATTER: added to what is at `recv` */
+};
 
 typedef struct coll_op {
     coll_kind kind;
@@ -58,12 +63,15 @@ typedef struct coll_op {
     uint32_t group_size, group_index;
     /* all pointers lie in this rank's arena */
     void *
-        send; /* SEND: data; ALL_REDUCE: in place; COUNTS: int32 [experts]; ALL_TO_ALL: rows sent */
-    void *recv; /* RECV, ALL_TO_ALL: rows received; COUNTS: int32 [group_size][experts] */
+        send; /* SEND: data; ALL_REDUCE: in place; COUNTS: int32 [experts]; ALL_TO_ALL: rows sent;
+               * REDUCE_SCATTER: all slices; ALL_GATHER: this rank's */
+    void *recv; /* RECV, ALL_TO_ALL: rows received; COUNTS: int32 [group_size][experts];
+                 * REDUCE_SCATTER: this rank's slice; ALL_GATHER: all slices */
     const int32_t
         *counts; /* ALL_TO_ALL: [group_size][experts]: rows each rank has for each expert */
     uint32_t experts, width; /* rows of `width` bytes; rank i owns experts [i*E/n, (i+1)*E/n) */
-    uint64_t bytes;          /* SEND, RECV, ALL_REDUCE; ALL_TO_ALL: room at `recv` */
+    uint64_t bytes; /* SEND, RECV, ALL_REDUCE; ALL_TO_ALL: room at `recv`; REDUCE_SCATTER, ALL_GATHER: of
+                     * all slices, which are equal and follow each other in group order */
     uint64_t sent_bytes;     /* out: bytes that left this rank (to others, not to itself) */
     /* private */
     uint32_t state;
@@ -76,8 +84,9 @@ typedef struct coll_op {
  * ALL_TO_ALL layouts. Out: `send` is this rank's rows in (expert, own order); `recv` gets (own
  * expert, source rank, source order). With COLL_RETURN the other way: `send` is (own expert, source
  * rank, source order), `recv` gets (expert, own order). PPS_ERR_LIMIT when the rows do not fit
- * `bytes`. ALL_REDUCE sums float32 in group order on every rank: results are bit-identical
- * everywhere. */
+ * `bytes`. ALL_REDUCE and REDUCE_SCATTER sum float32 in group order: results are bit-identical
+ * everywhere. The slice at `recv` (REDUCE_SCATTER) or `send` (ALL_GATHER) may be this rank's own among
+ * all of them (in place), and else lies apart from them. */
 pps_status coll_start(coll_rank *r, coll_op *op);
 /* *ret_done is set once the operation finished (buffers may be reused). PPS_ERR_COLL when the world
  * was aborted or a peer's operation does not match. */

@@ -4,12 +4,13 @@
  * thread; an operand becomes an address by its space:
  *
  *   BIND   arena + act_offset + bindings[bind] + offset
- *   PARAM  arena + the parameter's offset on this rank       GRAD  the same behind grad_offset
+ *   PARAM  arena + its bucket's place + the parameter's      GRAD  the same behind grad_offset
  *   DATA   arena + data_offset + the input's offset + the microbatch's rows
  *   LOSS   losses + the step's first slot + index
  *
  * Communication is handed to coll, one operation per stream (a stream runs one step at a time).
- * Optimizer state of a parameter lies behind opt_offset at (states per element) times its offset.
+ * Optimizer state of a parameter, or of the piece of it in this rank's slice, lies behind opt_offset at
+ * (states per element) times its place.
  */
 #include "runtime/exec/exec.h"
 
@@ -23,7 +24,7 @@ typedef struct cpu_self {
     struct coll_rank *coll;
     cpu_context cx;
     cpu_kernel_fn *kernels;  /* [set->n_kernels], NULL where this plan does not use one */
-    uint64_t *param_offset;  /* [set->n_params], UINT64_MAX where not on this rank */
+    uint64_t *param_at, *grad_at; /* [set->n_params] in the arena, of those that this rank stores whole */
     uint64_t *data_mb_bytes; /* [set->n_data] one microbatch's rows */
     coll_op *ops;            /* [n_streams] */
     void **operands;         /* of one kernel */
@@ -45,9 +46,9 @@ static void *address(const cpu_self *self, const exec_rank *r, const plan_step *
     case PLAN_BIND:
         return r->arena + p->act_offset + plan_binding(p, s, o->bind) + o->offset;
     case PLAN_PARAM:
-        return r->arena + self->param_offset[o->index];
+        return r->arena + self->param_at[o->index];
     case PLAN_GRAD:
-        return r->arena + p->grad_offset + self->param_offset[o->index];
+        return r->arena + self->grad_at[o->index];
     case PLAN_DATA:
         return r->arena + p->data_offset + r->set->data[o->index].offset +
                (s->mb == IR_NONE ? 0 : s->mb * self->data_mb_bytes[o->index]);
@@ -69,9 +70,12 @@ static pps_status compute(cpu_self *self, const exec_rank *r, const plan_step *s
     return PPS_OK;
 }
 
-static void update(const cpu_self *self, exec_rank *r, const plan_bucket *bucket)
+static void update(exec_rank *r, const plan_bucket *bucket)
 {
     const plan *p = r->plan;
+    char *params = r->arena + plan_bucket_at(p, bucket, PLAN_AREA_PARAMS, r->group_index);
+    char *grads = r->arena + p->grad_offset + plan_bucket_at(p, bucket, PLAN_AREA_GRADS, r->group_index);
+    uint64_t state_at = plan_bucket_at(p, bucket, PLAN_AREA_OPT, r->group_index);
     ir_optimizer opt = r->set->train.optimizer;
     uint32_t states = cpu_optimizer_states(&opt);
     opt.lr *= r->lr_scale;
@@ -79,13 +83,17 @@ static void update(const cpu_self *self, exec_rank *r, const plan_bucket *bucket
         r->before_update(r->before_update_ud, r, bucket);
     for (uint32_t i = bucket->first; i < bucket->first + bucket->n; i++) {
         const plan_param *param = &p->params[i];
-        float *state = (float *)(r->arena + p->opt_offset + states * param->offset);
-        float *grad = (float *)(r->arena + p->grad_offset + param->offset);
-        cpu_update(&opt, opt.decay_all || r->set->params[param->param].n_dims >= 2, r->epoch + 1,
-                   param->elems, (float *)(r->arena + self->param_offset[param->param]), grad,
-                   states >= 1 ? state : NULL, states >= 2 ? state + param->elems : NULL);
-        memset(grad, 0, param->elems * sizeof(float));
+        plan_piece piece = plan_piece_of(p, bucket, param, plan_sliced(bucket, PLAN_AREA_OPT),
+                                         r->group_index);
+        size_t elems = (piece.end - piece.begin) / sizeof(float);
+        float *state = (float *)(r->arena + p->opt_offset + states * (state_at + piece.begin));
+        if (elems > 0)
+            cpu_update(&opt, opt.decay_all || r->set->params[param->param].n_dims >= 2, r->epoch + 1,
+                       elems, (float *)(params + piece.begin), (float *)(grads + piece.begin),
+                       states >= 1 ? state : NULL, states >= 2 ? state + elems : NULL);
     }
+    memset(r->arena + p->grad_offset + bucket->offset[PLAN_AREA_GRADS], 0,
+           plan_stored_bytes(p, bucket, PLAN_AREA_GRADS));
 }
 
 /* ---- Communication -----------------------------------------------------------------------------
@@ -94,6 +102,30 @@ static void update(const cpu_self *self, exec_rank *r, const plan_bucket *bucket
 static void *binding(const exec_rank *r, const plan_step *s, uint32_t i)
 {
     return r->arena + r->plan->act_offset + plan_binding(r->plan, s, i);
+}
+
+/* Collectives of a bucket: between what is stored here and, where the step has one, its binding. */
+static void bucket_op(const exec_rank *r, const plan_step *s, coll_op *op)
+{
+    const plan *p = r->plan;
+    const plan_bucket *b = &p->buckets[plan_work_of(r->set, s)->chunk];
+    plan_area area = s->kind == PLAN_ALL_GATHER ? PLAN_AREA_PARAMS : PLAN_AREA_GRADS;
+    char *stored = r->arena + (area == PLAN_AREA_GRADS ? p->grad_offset : 0);
+    stored += plan_bucket_at(p, b, area, r->group_index);
+    char *whole = s->n_bindings > 0 ? binding(r, s, 0) : stored;
+    char *slice = stored + r->group_index * plan_slice_bytes(p, b);
+    op->send = whole;
+    op->recv = slice;
+    if (s->kind == PLAN_ALL_REDUCE) {
+        op->kind = COLL_ALL_REDUCE;
+    } else if (s->kind == PLAN_REDUCE_SCATTER) {
+        op->kind = COLL_REDUCE_SCATTER;
+        op->flags = s->n_bindings > 0 ? COLL_ADD : 0;
+    } else {
+        op->kind = COLL_ALL_GATHER;
+        op->send = slice;
+        op->recv = whole;
+    }
 }
 
 static coll_op make_op(const exec_rank *r, const plan_step *s)
@@ -110,9 +142,8 @@ static coll_op make_op(const exec_rank *r, const plan_step *s)
     op.group = r->set->group_ranks + p->ranks;
     op.group_size = p->n_ranks;
     op.group_index = r->group_index;
-    if (s->kind == PLAN_ALL_REDUCE) {
-        op.kind = COLL_ALL_REDUCE;
-        op.send = r->arena + p->grad_offset + p->buckets[w->chunk].offset;
+    if (plan_is(s->kind, PLAN_BUCKET)) {
+        bucket_op(r, s, &op);
         return op;
     }
     op.kind = s->kind == PLAN_COUNTS ? COLL_COUNTS : COLL_ALL_TO_ALL;
@@ -146,12 +177,14 @@ static pps_status begin(void *self_, exec_rank *r, uint32_t step, bool *ret_done
 {
     cpu_self *self = self_;
     const plan_step *s = &r->plan->steps[step];
-    if (s->kind == PLAN_COMPUTE || s->kind == PLAN_UPDATE) {
+    if (plan_is(s->kind, PLAN_LOCAL)) {
         PPS_TRY(coll_wait_any(self->coll, 0)); /* a lost peer is noticed within one compute */
         if (s->kind == PLAN_COMPUTE)
             PPS_TRY(compute(self, r, s));
+        else if (s->kind == PLAN_UPDATE)
+            update(r, &r->plan->buckets[plan_work_of(r->set, s)->chunk]);
         else
-            update(self, r, &r->plan->buckets[plan_work_of(r->set, s)->chunk]);
+            memset(binding(r, s, 0), 0, plan_work_of(r->set, s)->bytes);
         *ret_done = true;
         return PPS_OK;
     }
@@ -195,10 +228,13 @@ static pps_status fill_tables(cpu_self *self, const exec_rank *r)
     const plan_set *set = r->set;
     const plan *p = r->plan;
     uint64_t mb_rows = set->batch / (p->n_ranks * (set->n_mb ? set->n_mb : 1));
-    for (uint32_t i = 0; i < set->n_params; i++)
-        self->param_offset[i] = UINT64_MAX;
-    for (uint32_t i = 0; i < p->n_params; i++)
-        self->param_offset[p->params[i].param] = p->params[i].offset;
+    for (uint32_t b = 0; b < p->n_buckets; b++)
+        for (uint32_t i = p->buckets[b].first; i < p->buckets[b].first + p->buckets[b].n; i++) {
+            const plan_param *q = &p->params[i];
+            self->param_at[q->param] = p->buckets[b].offset[PLAN_AREA_PARAMS] + q->offset;
+            self->grad_at[q->param] =
+                p->grad_offset + p->buckets[b].offset[PLAN_AREA_GRADS] + q->offset;
+        }
     for (uint32_t i = 0; i < set->n_data; i++)
         self->data_mb_bytes[i] = mb_rows * set->data[i].row_elems * 4;
     return find_kernels(self, r);
@@ -218,12 +254,13 @@ pps_status exec_cpu_backend_new(exec_rank *r, struct coll_rank *coll, const stru
     self->coll = coll;
     self->cx = (cpu_context){.group_index = r->group_index, .blas = blas};
     self->kernels = calloc((size_t)set->n_kernels + 1, sizeof(*self->kernels));
-    self->param_offset = calloc((size_t)set->n_params + 1, sizeof(uint64_t));
+    self->param_at = calloc((size_t)set->n_params + 1, sizeof(uint64_t));
+    self->grad_at = calloc((size_t)set->n_params + 1, sizeof(uint64_t));
     self->data_mb_bytes = calloc((size_t)set->n_data + 1, sizeof(uint64_t));
     self->ops = calloc(set->n_streams, sizeof(coll_op));
     self->operands = calloc((size_t)most + 1, sizeof(void *));
-    bool whole =
-        self->kernels && self->param_offset && self->data_mb_bytes && self->ops && self->operands;
+    bool whole = self->kernels && self->param_at && self->grad_at && self->data_mb_bytes &&
+                 self->ops && self->operands;
     pps_status status = whole ? fill_tables(self, r) : PPS_ERR_NOMEM;
     if (status != PPS_OK) {
         exec_cpu_backend_free(self);
@@ -239,7 +276,8 @@ void exec_cpu_backend_free(void *self_)
     if (!self)
         return;
     free(self->kernels);
-    free(self->param_offset);
+    free(self->param_at);
+    free(self->grad_at);
     free(self->data_mb_bytes);
     free(self->ops);
     free(self->operands);

@@ -9,7 +9,7 @@
  *                                                           2: RECV (under way)
  *
  * Computing occupies this thread (or, on the paced backend, pretends to), so the walk stops at a
- * COMPUTE or UPDATE until that can begin, and communication on all streams is advanced there:
+ * PLAN_LOCAL step until that can begin, and communication on all streams is advanced there:
  * between computes, and while waiting. What work is, and how to sleep, is the backend's.
  */
 #include "runtime/exec/exec.h"
@@ -162,7 +162,7 @@ static void poison_done(exec_rank *r)
 
 static bool computes(const plan_step *s)
 {
-    return s->kind == PLAN_COMPUTE || s->kind == PLAN_UPDATE;
+    return plan_is(s->kind, PLAN_LOCAL);
 }
 
 static void enqueue(exec_rank *r, uint32_t step)

@@ -65,6 +65,7 @@ static uint64_t cost_ns(const paced_self *self, const exec_rank *r, const plan_s
         return (uint64_t)(c->compute_ns_per_flop *
                           r->set->programs[plan_work_of(r->set, s)->program].flops);
     case PLAN_UPDATE:
+    case PLAN_CLEAR:
         return 0;
     case PLAN_COUNTS: /* a few integers */
         return (uint64_t)c->latency_ns;
@@ -72,6 +73,8 @@ static uint64_t cost_ns(const paced_self *self, const exec_rank *r, const plan_s
     case PLAN_RECV:
     case PLAN_ALL_REDUCE:
     case PLAN_ALL_TO_ALL:
+    case PLAN_REDUCE_SCATTER:
+    case PLAN_ALL_GATHER:
         if (c->comm_ratio > 0)
             return (uint64_t)(c->comm_ratio * c->unit_ns);
         return (uint64_t)(c->latency_ns + (double)plan_work_of(r->set, s)->bytes * c->ns_per_byte);
@@ -174,7 +177,7 @@ static uint64_t met_ns(const paced_self *self, const exec_rank *r, const plan_st
 
 static bool communicates(const plan_step *s)
 {
-    return s->kind != PLAN_COMPUTE && s->kind != PLAN_UPDATE;
+    return !plan_is(s->kind, PLAN_LOCAL);
 }
 
 static void account(const exec_rank *r, uint32_t step)

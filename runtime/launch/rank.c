@@ -70,11 +70,7 @@ static void export_gradients(void *ud, exec_rank *r, const plan_bucket *bucket)
     const launch_cx *cx = ud;
     if (r->epoch != 0)
         return;
-    plan part = *r->plan; /* the bucket's parameters alone; offsets count from the same place */
-    part.params += bucket->first;
-    part.n_params = bucket->n;
-    train_export(cx->set, &part, r->group_index, (const float *)(r->arena + part.grad_offset),
-                 &cx->layout, cx->grads);
+    train_export(r->plan, bucket, PLAN_AREA_GRADS, r->group_index, r->arena, &cx->layout, cx->grads);
 }
 
 /* ---- Steps -------------------------------------------------------------------------------------
@@ -136,12 +132,13 @@ static pps_status all_steps(const launch_cx *cx, rank_block *block, coll_rank *c
         return PPS_ERR_NOMEM;
     used_data(cx->set, p, used);
     if (cx->opt->backend == LAUNCH_CPU)
-        train_fill_params(cx->set, p, r->group_index, cx->weights, (float *)r->arena);
+        train_fill_params(cx->set, p, r->group_index, cx->weights, r->arena);
     pps_status status = coll_barrier(coll);
     for (uint64_t step = 0; step < cx->opt->steps && status == PPS_OK; step++)
         status = one_step(cx, block, used, step, fd);
-    if (status == PPS_OK && cx->params)
-        train_export(cx->set, p, r->group_index, (const float *)r->arena, &cx->layout, cx->params);
+    for (uint32_t b = 0; b < p->n_buckets && status == PPS_OK && cx->params; b++)
+        train_export(p, &p->buckets[b], PLAN_AREA_PARAMS, r->group_index, r->arena, &cx->layout,
+                     cx->params);
     free(used);
     return status;
 }

@@ -3,7 +3,8 @@
  * export.c: logical parameters gathered, hashed, saved.
  *
  * Gathered, a parameter stands whole at its offset, parameters after each other in name order. A
- * replicated parameter comes from its group's first rank, a sharded one in slices from all.
+ * replicated parameter comes from its group's first rank, one that is sharded or in a bucket of slices
+ * in pieces from all.
  */
 #include "runtime/train/train.h"
 #include "runtime/train/sha256.h"
@@ -59,18 +60,21 @@ void train_layout_done(train_layout *l)
     memset(l, 0, sizeof *l);
 }
 
-void train_export(const plan_set *set, const plan *p, uint32_t group_index, const float *local,
-                  const train_layout *layout, char *dest)
+void train_export(const plan *p, const plan_bucket *bucket, plan_area area, uint32_t group_index,
+                  const char *memory, const train_layout *layout, char *dest)
 {
-    (void)set;
-    for (uint32_t i = 0; i < p->n_params; i++) {
+    /* under zero 1 a rank has gradients of all slices, but the sums of its own alone */
+    bool sliced = area == PLAN_AREA_GRADS ? bucket->zero > 0 : plan_sliced(bucket, area);
+    const char *stored = memory + (area == PLAN_AREA_GRADS ? p->grad_offset : 0);
+    stored += plan_bucket_at(p, bucket, area, group_index);
+    for (uint32_t i = bucket->first; i < bucket->first + bucket->n; i++) {
         const plan_param *held = &p->params[i];
-        if (held->shards <= 1 && group_index > 0)
+        if (!sliced && held->shards <= 1 && group_index > 0)
             continue;
-        uint64_t bytes = held->elems * sizeof(float);
-        uint64_t first = held->shards > 1 ? group_index * bytes : 0;
-        memcpy(dest + layout->offsets[held->param] + first, (const char *)local + held->offset,
-               bytes);
+        plan_piece piece = plan_piece_of(p, bucket, held, sliced, group_index);
+        uint64_t first = held->shards > 1 ? group_index * held->elems * sizeof(float) : 0;
+        memcpy(dest + layout->offsets[held->param] + first + (piece.begin - held->offset),
+               stored + piece.begin, piece.end - piece.begin);
     }
 }
 

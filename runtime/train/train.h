@@ -57,9 +57,9 @@ pps_status train_weights_check(pps_state *st, const train_weights *w, const plan
 void train_weights_read(const train_weights *w, const ir_param *p, uint64_t first, uint64_t elems,
                         float *dest);
 
-/* Fill one rank's parameters (its shards of each) from weights or from the seed. */
+/* Fill the parameters in a rank's memory (its shards, its slices of buckets) from weights or the seed. */
 void train_fill_params(const plan_set *set, const plan *p, uint32_t group_index,
-                       const train_weights *w, float *params);
+                       const train_weights *w, char *memory);
 
 /* ---- export.c ------------------------------------------------------------------------------- */
 /* Logical parameters gathered into one buffer: parameter i of set->params (sorted by name in
@@ -71,9 +71,10 @@ typedef struct train_layout {
 } train_layout;
 pps_status train_layout_new(const plan_set *set, train_layout *ret); /* owned: train_layout_done */
 void train_layout_done(train_layout *l);
-/* Copy what this rank must contribute (each logical element once: index 0 for replicated ones). */
-void train_export(const plan_set *set, const plan *p, uint32_t group_index, const float *local,
-                  const train_layout *layout, char *dest);
+/* Copy this rank's contribution from its memory: parameters, or gradients as they are before an UPDATE
+ * step, of one bucket. Each logical element comes from one rank: its slice's, or index 0. */
+void train_export(const plan *p, const plan_bucket *bucket, plan_area area, uint32_t group_index,
+                  const char *memory, const train_layout *layout, char *dest);
 /* Digest over, per parameter by name, its name, a NUL, and its little-endian float32 elements. */
 void train_sha256(const plan_set *set, const train_layout *layout, const char *gathered,
                   char hex[65]);

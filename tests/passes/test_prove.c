@@ -268,7 +268,7 @@ static void work_runs_once(void **state)
     plan_step *last = &p->steps[p->n_steps - 1];
     assert_int_equal(last->kind, PLAN_UPDATE);
     p->n_steps--;
-    assert_int_equal(proved(), 521);
+    assert_int_equal(proved(), 520);
     p->n_steps++;
     assert_int_equal(proved(), 0);
 }
@@ -387,7 +387,7 @@ static void buckets_are_reduced_and_updated_once(void **state)
     plan_step *update = step_of(p, PLAN_UPDATE, 1), *reduce = step_of(p, PLAN_ALL_REDUCE, 0);
     plan_step was = *update;
     own_work(update, 0)->chunk = chunk_of(step_of(p, PLAN_UPDATE, 0));
-    assert_int_equal(proved(), 518);
+    assert_int_equal(proved(), 520);
     own_work(update, 0)->chunk = p->n_buckets;
     assert_int_equal(proved(), 520);
     *update = was;

@@ -70,10 +70,9 @@ void pb_param(plan_builder *b, uint32_t group, uint32_t id)
         (ir_param){.name = names[id], .n_dims = 1, .init = IR_INIT_ONE, .dims = {PB_ELEMS}};
     if (id >= b->set.n_params)
         b->set.n_params = id + 1;
-    b->params[group][p->n_params] =
-        (plan_param){.param = id, .shards = 1, .offset = offset, .elems = PB_ELEMS};
-    b->buckets[group][p->n_buckets++] =
-        (plan_bucket){.first = p->n_params++, .n = 1, .offset = offset, .bytes = PB_BYTES};
+    b->params[group][p->n_params] = (plan_param){.param = id, .shards = 1, .elems = PB_ELEMS};
+    b->buckets[group][p->n_buckets++] = (plan_bucket){
+        .first = p->n_params++, .n = 1, .bytes = PB_BYTES, .offset = {offset, offset, offset}};
 }
 
 plan_operand pb_bind(uint16_t i)
@@ -133,6 +132,16 @@ uint32_t pb_work(plan_builder *b, plan_work work)
         work.bytes = PB_BYTES;
     b->works[b->set.n_works] = work;
     return b->set.n_works++;
+}
+
+uint32_t pb_compute(plan_builder *b, uint32_t program, uint32_t loss)
+{
+    return pb_work(b, (plan_work){.program = program, .loss = loss});
+}
+
+uint32_t pb_peer(plan_builder *b, uint32_t peer_group)
+{
+    return pb_work(b, (plan_work){.program = IR_NONE, .peer_group = peer_group});
 }
 
 uint32_t pb_step(plan_builder *b, uint32_t group, plan_step step, const uint32_t *waits,

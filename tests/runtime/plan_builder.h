@@ -46,9 +46,11 @@ uint32_t pb_loss(plan_builder *b, uint32_t group, bool aux);
 plan_operand pb_bind(uint16_t i);
 plan_operand pb_of_param(uint32_t id);
 plan_operand pb_of_grad(uint32_t id);
-/* What a step does, for plan_step.work; 0 bytes are PB_BYTES. Work 0 is there from the start: no
- * program, chunk or bucket 0, peer group 0. */
+/* What a step works on, for plan_step.work; 0, which is there from the start, is bucket 0, of
+ * PB_BYTES. Without `bytes` these are PB_BYTES. */
 uint32_t pb_work(plan_builder *b, plan_work work);
+uint32_t pb_compute(plan_builder *b, uint32_t program, uint32_t loss);
+uint32_t pb_peer(plan_builder *b, uint32_t peer_group);
 /* Append a step; lists end with IR_NONE and may be NULL. Bindings are slots of PB_BYTES. */
 uint32_t pb_step(plan_builder *b, uint32_t group, plan_step step, const uint32_t *waits,
                  const uint32_t *slots);

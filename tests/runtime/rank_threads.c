@@ -125,7 +125,7 @@ static pps_status all_steps(rank_thread *t, exec_rank *r, coll_rank *coll)
     r->backend_self = t;
     pps_status status = exec_rank_init(r);
     if (status == PPS_OK && !all->paced)
-        train_fill_params(r->set, r->plan, r->group_index, NULL, (float *)r->arena);
+        train_fill_params(r->set, r->plan, r->group_index, NULL, r->arena);
     for (r->epoch = 0; r->epoch < all->steps && status == PPS_OK; r->epoch++) {
         status = coll_barrier(coll);
         if (status == PPS_OK)
@@ -170,9 +170,12 @@ static void gather(rank_threads *all, coll_world *world)
     assert_int_equal(train_layout_new(set, &layout), PPS_OK);
     char *params = calloc(1, layout.bytes + 1);
     assert_non_null(params);
-    for (uint32_t i = 0; i < set->n_ranks; i++)
-        train_export(set, &set->plans[set->rank_group[i]], set->rank_index[i],
-                     coll_world_arena(world, i), &layout, params);
+    for (uint32_t i = 0; i < set->n_ranks; i++) {
+        const plan *p = &set->plans[set->rank_group[i]];
+        for (uint32_t b = 0; b < p->n_buckets; b++)
+            train_export(p, &p->buckets[b], PLAN_AREA_PARAMS, set->rank_index[i],
+                         coll_world_arena(world, i), &layout, params);
+    }
     train_sha256(set, &layout, params, all->sha256);
     free(params);
     train_layout_done(&layout);

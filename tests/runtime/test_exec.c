@@ -246,8 +246,8 @@ typedef struct runner {
 static void keep_grads(void *ud, exec_rank *r, const plan_bucket *bucket)
 {
     runner *run = ud;
-    memcpy((char *)run->seen_grads + bucket->offset,
-           r->arena + r->plan->grad_offset + bucket->offset, bucket->bytes);
+    memcpy((char *)run->seen_grads + bucket->offset[PLAN_AREA_GRADS],
+           r->arena + r->plan->grad_offset + bucket->offset[PLAN_AREA_GRADS], bucket->bytes);
 #if defined(__SANITIZE_ADDRESS__)
     /* group 0 updates last of all: nothing of its activations is in use any more */
     if (r->plan->group == 0) {
@@ -328,7 +328,7 @@ static plan_step transfer(plan_builder *b, plan_step_kind kind, uint16_t stream,
                           uint32_t peer_group, uint32_t seq)
 {
     plan_step s = step_of(kind, stream);
-    s.work = pb_work(b, (plan_work){.program = IR_NONE, .peer_group = peer_group});
+    s.work = pb_peer(b, peer_group);
     s.seq = seq;
     return s;
 }
@@ -336,7 +336,7 @@ static plan_step transfer(plan_builder *b, plan_step_kind kind, uint16_t stream,
 static plan_step compute(plan_builder *b, uint32_t program)
 {
     plan_step s = step_of(PLAN_COMPUTE, 0);
-    s.work = pb_work(b, (plan_work){.program = program});
+    s.work = pb_compute(b, program, 0);
     return s;
 }
 

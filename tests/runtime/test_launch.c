@@ -79,17 +79,16 @@ static double seconds(void)
 /* ---- Plans -------------------------------------------------------------------------------------
  */
 
-static plan_step step_of(plan_builder *b, plan_step_kind kind, uint16_t stream, uint32_t peer_group,
-                         uint32_t seq)
+static plan_step step_of(plan_builder *b, plan_step_kind kind, uint16_t stream,
+                         uint32_t peer_group, uint32_t seq)
 {
-    uint32_t work = pb_work(b, (plan_work){.program = IR_NONE, .peer_group = peer_group});
-    return (plan_step){.kind = (uint8_t)kind, .stream = stream, .work = work, .seq = seq};
+    return (plan_step){
+        .kind = (uint8_t)kind, .stream = stream, .work = pb_peer(b, peer_group), .seq = seq};
 }
 
 static plan_step compute(plan_builder *b, uint32_t program, uint32_t loss)
 {
-    uint32_t work = pb_work(b, (plan_work){.program = program, .loss = loss});
-    return (plan_step){.kind = PLAN_COMPUTE, .work = work};
+    return (plan_step){.kind = PLAN_COMPUTE, .work = pb_compute(b, program, loss)};
 }
 
 /* Two groups of two replicas. Group 0: x = p0 + p0, loss = mean (x - p0)^2, x is sent. Group 1: g1

@@ -270,6 +270,7 @@ static void model_against_file(void **state)
 typedef struct two_ranks { /* a replicated and a sharded parameter */
     ir_param params[2];
     plan_param held[2];
+    plan_bucket bucket;
     plan plan;
     plan_set set;
 } two_ranks;
@@ -282,7 +283,14 @@ static void make_two_ranks(two_ranks *m)
     m->params[1].flags = IR_PARAM_EXPERT;
     m->held[0] = (plan_param){.param = 1, .shards = 2, .offset = 0, .elems = 6};
     m->held[1] = (plan_param){.param = 0, .shards = 1, .offset = 24, .elems = 2};
-    m->plan = (plan){.n_ranks = 2, .params = m->held, .n_params = 2, .param_bytes = 32};
+    m->bucket = (plan_bucket){.n = 2, .bytes = 32};
+    m->plan = (plan){.n_ranks = 2,
+                     .params = m->held,
+                     .n_params = 2,
+                     .buckets = &m->bucket,
+                     .n_buckets = 1,
+                     .param_bytes = 32,
+                     .grad_offset = 32};
     m->set = (plan_set){
         .params = m->params, .n_params = 2, .n_groups = 1, .n_ranks = 2, .plans = &m->plan};
     m->set.train.seed = 3;
@@ -294,8 +302,8 @@ static void gather(const two_ranks *m, const train_weights *w, const train_layou
     memset(gathered, 0xee, 56);
     for (uint32_t rank = 0; rank < 2; rank++) {
         float local[8];
-        train_fill_params(&m->set, &m->plan, rank, w, local);
-        train_export(&m->set, &m->plan, rank, local, layout, gathered);
+        train_fill_params(&m->set, &m->plan, rank, w, (char *)local);
+        train_export(&m->plan, &m->bucket, PLAN_AREA_PARAMS, rank, (char *)local, layout, gathered);
     }
 }
 
@@ -333,6 +341,54 @@ static void ranks_hold_slices_of_one_model(void **state)
     train_sha256(&m.set, &layout, gathered, hex);
     assert_string_equal(hex, expected);
     train_layout_done(&layout);
+}
+
+/* A bucket of 3 x 64 bytes over three ranks that holds "a" of 100 bytes and "b" of 40 behind it:
+ * slices end within parameters and in the gap between them. Each element has one rank that hands it
+ * over. */
+static void slices_cut_across_parameters(void **state)
+{
+    enum { BYTES = 3 * PLAN_ALIGN, A = 25, B = 10 };
+    ir_param params[2] = {fixture_param("a", A, 0, 0), fixture_param("b", B, 0, 0)};
+    plan_param held[2] = {{.param = 0, .shards = 1, .elems = A},
+                          {.param = 1, .shards = 1, .offset = 2 * PLAN_ALIGN, .elems = B}};
+    float whole[A + B];
+    (void)state;
+    for (uint8_t zero = 0; zero <= 3; zero++) {
+        plan_bucket bucket = {.n = 2, .bytes = BYTES, .reduced = true, .zero = zero};
+        plan p = {.n_ranks = 3, .params = held, .n_params = 2, .buckets = &bucket, .n_buckets = 1};
+        plan_set set = {.params = params, .n_params = 2, .plans = &p, .train.seed = 5};
+        train_layout layout;
+        float values[A + B], grads[A + B], memory[2 * BYTES / 4];
+        assert_int_equal(train_layout_new(&set, &layout), PPS_OK);
+        train_init_param(&params[0], 5, 0, A, whole);
+        train_init_param(&params[1], 5, 0, B, whole + A);
+        memset(values, 0xee, sizeof values);
+        memset(grads, 0xee, sizeof grads);
+        p.grad_offset = plan_stored_bytes(&p, &bucket, PLAN_AREA_PARAMS);
+        uint64_t stored = p.grad_offset + plan_stored_bytes(&p, &bucket, PLAN_AREA_GRADS);
+        assert_int_equal(stored, (zero < 3 ? BYTES : BYTES / 3) + (zero < 2 ? BYTES : BYTES / 3));
+        for (uint32_t rank = 0; rank < 3; rank++) {
+            memset(memory, 0, sizeof memory);
+            train_fill_params(&set, &p, rank, NULL, (char *)memory);
+            for (uint64_t i = stored / 4; i < sizeof memory / sizeof *memory; i++)
+                assert_true(memory[i] == 0); /* nothing beyond what is planned */
+            /* sums are right in the rank's own slice, under zero 0 everywhere */
+            for (uint64_t i = p.grad_offset / 4; i < stored / 4; i++)
+                memory[i] = (float)i;
+            train_export(&p, &bucket, PLAN_AREA_PARAMS, rank, (char *)memory, &layout,
+                         (char *)values);
+            train_export(&p, &bucket, PLAN_AREA_GRADS, rank, (char *)memory, &layout,
+                         (char *)grads);
+        }
+        assert_memory_equal(values, whole, sizeof whole);
+        for (uint32_t i = 0; i < A + B; i++) {
+            uint64_t at = i < A ? i : 2 * PLAN_ALIGN / 4 + (i - A);
+            at = zero < 2 ? at : at % (PLAN_ALIGN / 4);
+            assert_true(grads[i] == (float)(p.grad_offset / 4 + at));
+        }
+        train_layout_done(&layout);
+    }
 }
 
 static void saved_weights_come_back(void **state)
@@ -477,6 +533,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(hostile_headers, fixture_open, fixture_close),
         cmocka_unit_test_setup_teardown(checkpoint_of_two_layers, fixture_open, fixture_close),
         cmocka_unit_test_setup_teardown(model_against_file, fixture_open, fixture_close),
+        cmocka_unit_test(slices_cut_across_parameters),
         cmocka_unit_test_setup_teardown(ranks_hold_slices_of_one_model, fixture_open,
                                         fixture_close),
         cmocka_unit_test_setup_teardown(saved_weights_come_back, fixture_open, fixture_close),
