@@ -58,8 +58,7 @@ void plan_dump(const plan_set *set, uint32_t group, ir_print_fn print, void *ud)
         p->n_steps, (unsigned long long)p->param_bytes,
         (unsigned long long)(p->opt_offset - p->grad_offset), (unsigned long long)p->opt_bytes,
         (unsigned long long)p->data_bytes, (unsigned long long)p->act_bytes,
-        (unsigned long long)p->max_live_bytes,
-        (unsigned long long)p->total_bytes);
+        (unsigned long long)p->max_live_bytes, (unsigned long long)p->total_bytes);
     for (uint32_t b = 0; b < p->n_buckets; b++)
         out(print, ud, "bucket %u params=%u offset=%llu bytes=%llu%s\n", b, p->buckets[b].n,
             (unsigned long long)p->buckets[b].offset, (unsigned long long)p->buckets[b].bytes,

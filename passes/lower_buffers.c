@@ -13,8 +13,7 @@
 
 static uint32_t add_family(lower_buffers *b, uint32_t group, uint64_t bytes, uint8_t what)
 {
-    b->families[b->n_families] =
-        (family){.bytes = bytes, .base = b->n_lives[group], .what = what};
+    b->families[b->n_families] = (family){.bytes = bytes, .base = b->n_lives[group], .what = what};
     b->n_lives[group] += b->cx->dag->n_mb;
     return b->n_families++;
 }
