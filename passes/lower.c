@@ -294,13 +294,28 @@ static pps_status start_group(lower *l, uint32_t group, uint32_t *ret_bindings)
     return PPS_OK;
 }
 
+static pps_status too_large(const lower *l)
+{
+    const dag_group *group = &l->cx->dag->groups[l->plan->group];
+    pps_diag *diag = pps_diag_start(
+        l->cx->st, PPS_SEV_ERROR, 522, group->span,
+        "the activations of rank %u take more than the %llu GiB a plan can have",
+        l->cx->dag->group_ranks[group->ranks], (unsigned long long)PLAN_ALIGN << 32 >> 30);
+    pps_diag_help(diag, "split the batch into more microbatches, or the model into more stages");
+    return pps_diag_done(diag);
+}
+
 static pps_status place_lives(lower *l)
 {
     pass_cx *cx = l->cx;
     plan *p = l->plan;
     uint32_t n_streams = cx->dag->n_streams;
-    PPS_TRY(memory_place(l->mem, l->lives, l->touched, l->n_touched, p->steps, p->n_steps, l->clock,
-                         n_streams, &p->act_bytes, &p->max_live_bytes));
+    pps_status status =
+        memory_place(l->mem, l->lives, l->touched, l->n_touched, p->steps, p->n_steps, l->clock,
+                     n_streams, &p->act_bytes, &p->max_live_bytes);
+    if (status == PPS_ERR_LIMIT)
+        return too_large(l);
+    PPS_TRY(status);
     for (uint32_t i = 0; i < p->n_bindings; i++)
         p->bindings[i] = l->lives[p->bindings[i]].offset;
     PASS_ALLOC(p->blocks, cx->mem, l->n_touched);

@@ -154,7 +154,10 @@ static pps_status cut(placer *p, uint32_t i, uint32_t units)
 static pps_status grow_top(placer *p, uint32_t units, uint32_t step, uint32_t *ret)
 {
     uint32_t last = p->top_segment;
-    if (last != IR_NONE && p->segments[last].free && usable(p, last, step)) {
+    bool reused = last != IR_NONE && p->segments[last].free && usable(p, last, step);
+    if (units >= UINT32_MAX - (p->top - (reused ? p->segments[last].units : 0)))
+        return PPS_ERR_LIMIT;
+    if (reused) {
         leave_bin(p, last);
         p->top += units - p->segments[last].units;
         p->segments[last].units = units;
@@ -169,8 +172,6 @@ static pps_status grow_top(placer *p, uint32_t units, uint32_t step, uint32_t *r
     p->top_segment = *ret;
     if (p->bottom == IR_NONE)
         p->bottom = *ret;
-    if (units > UINT32_MAX - p->top)
-        return PPS_ERR_LIMIT;
     p->top += units;
     return PPS_OK;
 }
@@ -204,7 +205,9 @@ static pps_status take(placer *p, uint32_t units, uint32_t step, uint32_t *ret)
 
 memory_life memory_life_of(uint64_t bytes, uint8_t what)
 {
-    uint64_t units = (bytes + PLAN_ALIGN - 1) / PLAN_ALIGN;
+    uint64_t units = bytes / PLAN_ALIGN + (bytes % PLAN_ALIGN != 0);
+    if (units >= UINT32_MAX) /* more than memory_place places */
+        units = UINT32_MAX, bytes = units * PLAN_ALIGN;
     return (memory_life){.units = (uint32_t)units,
                          .slack = (uint8_t)(units * PLAN_ALIGN - bytes),
                          .first = IR_NONE,

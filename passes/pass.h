@@ -155,7 +155,7 @@ typedef struct memory_life {
 memory_life memory_life_of(uint64_t bytes, uint8_t what); /* unused so far */
 /* `clock[step * n_streams + s]`: highest step of stream s known complete when `step` starts,
  * plus 1. order[0..n) names the lives that are used, sorted by `first`. Results: offsets,
- * *ret_bytes (arena), *ret_max_live. */
+ * *ret_bytes (arena), *ret_max_live. PPS_ERR_LIMIT, unreported: offsets would not fit 32 bits. */
 pps_status memory_place(arena *scratch, memory_life *lives, const uint32_t *order, uint32_t n,
                         const plan_step *steps, uint32_t n_steps, const uint32_t *clock,
                         uint32_t n_streams, uint64_t *ret_bytes, uint64_t *ret_max_live);

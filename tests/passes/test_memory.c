@@ -221,12 +221,52 @@ static void another_stream_keeps_its_bytes(void **state)
     }
 }
 
+/* The last unit that an offset can name is not placed, by one life or by several. */
+static void too_much_is_refused(void **state)
+{
+    (void)state;
+    const uint64_t most = (uint64_t)PLAN_ALIGN * (UINT32_MAX - 1);
+    const uint64_t sizes[][2] = {{most, 0},          {most + 1, 0},      {UINT64_MAX, 0},
+                                 {most - 64, 64},    {most - 64, 65},    {most / 2, most / 2},
+                                 {most, most},       {UINT64_MAX, 1},    {1, most},
+                                 {1ull << 38, 1000}, {1000, 1ull << 38}, {1ull << 37, 1ull << 37}};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+        for (int reused = 0; reused < 2; reused++) { /* the first ends before the second begins */
+            const plan_step steps[2] = {{.stream = 0}, {.stream = 0}};
+            const uint32_t clock[2] = {0, 1}, order[2] = {0, 1};
+            uint32_t n = sizes[i][1] > 0 ? 2 : 1;
+            uint64_t bytes, most_live, units[2], need;
+            memory_life lives[2];
+            arena scratch;
+            for (uint32_t k = 0; k < n; k++) {
+                units[k] = sizes[i][k] / PLAN_ALIGN + (sizes[i][k] % PLAN_ALIGN != 0);
+                lives[k] = memory_life_of(sizes[i][k], 0);
+                lives[k].first = k;
+                lives[k].last = reused ? k : 1;
+                lives[k].access[0] = lives[k].last;
+                lives[k].n_access = 1;
+            }
+            need = n == 1                ? units[0]
+                   : !reused             ? units[0] + units[1]
+                   : units[0] < units[1] ? units[1]
+                                         : units[0];
+            arena_init(&scratch, NULL, NULL);
+            pps_status status =
+                memory_place(&scratch, lives, order, n, steps, 2, clock, 1, &bytes, &most_live);
+            assert_int_equal(status, need < UINT32_MAX ? PPS_OK : PPS_ERR_LIMIT);
+            if (status == PPS_OK)
+                assert_true(bytes <= need * PLAN_ALIGN && bytes > (need - 1) * PLAN_ALIGN);
+            arena_done(&scratch);
+        }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(bytes_are_used_again_only_when_free),
         cmocka_unit_test(equal_lives_on_one_stream_need_the_least),
         cmocka_unit_test(another_stream_keeps_its_bytes),
+        cmocka_unit_test(too_much_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -337,7 +337,22 @@ static void live_buffers_share_no_bytes(void **state)
     p->act_bytes--;
     assert_int_equal(proved(), 519);
     p->act_bytes++;
-    p->blocks[3].last = p->n_steps;
+    /* sizes and places whose sums leave 32 bits, and a last unit that is not there at all */
+    plan_block *b = &p->blocks[3], was_b = *b;
+    b->offset = UINT32_MAX - b->units / 2;
+    assert_int_equal(proved(), 519);
+    *b = was_b;
+    b->units = UINT32_MAX;
+    assert_int_equal(proved(), 519);
+    *b = was_b;
+    b->slack = PLAN_ALIGN;
+    assert_int_equal(proved(), 519);
+    *b = was_b;
+    b->units = 0;
+    assert_int_equal(proved(), 519);
+    *b = was_b;
+    assert_int_equal(proved(), 0);
+    b->last = p->n_steps;
     assert_int_equal(proved(), 519);
 }
 

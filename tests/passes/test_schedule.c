@@ -191,14 +191,20 @@ static void dualpipev_schedules(void **state)
 /* ---- Overlap ------------------------------------------------------------------------------------
  */
 
-static void write_moe(char *text, size_t n, uint32_t R, uint32_t M, uint32_t layers)
+/* Sizes at which latencies are all that costs, and at which computes outlast exchanges. */
+static const char small[] = "dim=8, heads=2, kv_heads=1, head_dim=4, experts=4, top_k=2,"
+                            " expert_hidden=4, vocab=16";
+static const char large[] = "dim=2048, heads=16, kv_heads=4, head_dim=128, experts=4, top_k=2,"
+                            " expert_hidden=768, vocab=32000";
+
+static void write_moe(char *text, size_t n, uint32_t R, uint32_t M, uint32_t layers,
+                      const char *model)
 {
     snprintf(text, n,
              "from \"models/qwen3_moe\" import qwen3_moe\n"
              "from \"schedules\" import dualpipev, v_stages\n"
              "let pp, dp, ep = [stream(\"pp\"), stream(\"dp\"), stream(\"ep\")]\n"
-             "train qwen3_moe(tokens(%u, 4), targets(), stages=%u, layers=%u, dim=8, heads=2,"
-             " kv_heads=1, head_dim=4, experts=4, top_k=2, expert_hidden=4, vocab=16)"
+             "train qwen3_moe(tokens(%u, %u), targets(), stages=%u, layers=%u, %s)"
              " optimizer sgd(0.1)\n"
              "split {} by MB into %u\n"
              "for s in 0..%u {\n"
@@ -208,7 +214,7 @@ static void write_moe(char *text, size_t n, uint32_t R, uint32_t M, uint32_t lay
              "  shard {PP: s, EP: *} on d stream ep\n"
              "}\n"
              "order dualpipev(%u, %u)\n",
-             2 * M, 2 * R, 2 * R * layers, M, 2 * R, R, R, M);
+             2 * M, model == large ? 2048 : 4, 2 * R, 2 * R * layers, model, M, 2 * R, R, R, M);
 }
 
 static bool forward(const plan_step *s)
@@ -280,16 +286,15 @@ static uint32_t check_overlap(const plan_set *set, const plan *p)
     return inside;
 }
 
-static void exchanges_of_pairs_run_under_compute(void **state)
+static void check_pairs(const char *model)
 {
     static compiled c;
     char text[2048];
-    (void)state;
     for (uint32_t R = 1; R <= 4; R++)
         for (uint32_t layers = 1; layers <= 2; layers++)
             for (uint32_t M = 2 * R; M <= 2 * R + 2; M += 2) {
                 uint32_t inside = 0;
-                write_moe(text, sizeof text, R, M, layers);
+                write_moe(text, sizeof text, R, M, layers, model);
                 assert_true(compiled_ok(&c, text));
                 for (uint32_t g = 0; g < c.set->n_groups; g++)
                     inside += check_overlap(c.set, &c.set->plans[g]);
@@ -299,9 +304,19 @@ static void exchanges_of_pairs_run_under_compute(void **state)
                     for (const char *at = c.set->row_text[g]; (at = strchr(at, '|')) != NULL; at++)
                         pairs++;
                 assert_int_equal(inside, 4 * layers * pairs);
+                assert_true(c.set->hidden <= 1.0);
+                if (model == large) /* all but ends that are longer than what runs beside them */
+                    assert_true(c.set->hidden > 0.7);
                 assert_int_equal(pps_prove(c.st, c.set), PPS_OK);
                 compiled_close(&c);
             }
+}
+
+static void exchanges_of_pairs_run_under_compute(void **state)
+{
+    (void)state;
+    check_pairs(small);
+    check_pairs(large);
 }
 
 /* Fewer physical streams: the same work, provable, and compute on stream 0 in the same order. */
@@ -310,7 +325,7 @@ static void merged_streams_keep_the_rows(void **state)
     static compiled c, merged;
     char text[2048];
     (void)state;
-    write_moe(text, sizeof text, 2, 4, 1);
+    write_moe(text, sizeof text, 2, 4, 1, small);
     assert_true(compiled_ok(&c, text));
     for (uint32_t streams = 1; streams <= 3; streams++) {
         compiled_open(&merged, text, streams, NULL);
@@ -372,7 +387,7 @@ static void ten_times_the_microbatches_is_ten_times_the_work(void **state)
                 write_script(text, sizeof text,
                              &(shape){"one_f_one_b", "loop_stages(8)[s]", 1, 4, 8 * factor[i]});
             else
-                write_moe(text, sizeof text, 2, 8 * factor[i], 1);
+                write_moe(text, sizeof text, 2, 8 * factor[i], 1, small);
             at[i] = count(text);
         }
         assert_int_equal(at[2].nodes - at[0].nodes, 9 * (at[1].nodes - at[0].nodes));
