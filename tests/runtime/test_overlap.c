@@ -15,9 +15,8 @@
 
 #include "rank_threads.h"
 
-/* DualPipeV on R ranks times two replicas that share the experts; a layer per stage. The transfers
- * of a stage have a stream of their own, so those of opposite directions do not wait for each
- * other. `flat`: each overlapped group becomes its ops one after the other. */
+/* DualPipeV on R ranks times two replicas that share the experts; a layer per stage. `flat`: each
+ * overlapped group becomes its ops one after the other. */
 static void compile_dualpipev(compiled *c, uint32_t R, uint32_t M, bool flat)
 {
     compile_text(c, 0,
@@ -29,7 +28,7 @@ static void compile_dualpipev(compiled *c, uint32_t R, uint32_t M, bool flat)
                  "split {} by MB into %u\n"
                  "let stages_on = v_stages(%u, 2)\n"
                  "for s in 0..%u {\n"
-                 "  place {PP: s} on stages_on[s] stream stream(f\"stage{s}\")\n"
+                 "  place {PP: s} on stages_on[s] stream stream(\"pp\")\n"
                  "  replicate {PP: s} on stages_on[s] reduce stream(\"dp\")\n"
                  "  shard {PP: s, EP: *} on stages_on[s] stream stream(\"ep\")\n"
                  "}\n"
