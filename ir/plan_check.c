@@ -1,0 +1,319 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * plan_check.c: one plan of a set whose indices are good: its memory is laid out one area after the
+ * other, its programs touch only memory that they name, and every step has what its kind needs.
+ * What a program needs of each binding is found once per plan, then compared at every step.
+ */
+#include "ir/plan_row.h"
+
+#include <string.h>
+
+typedef struct checked { /* a program as a plan uses it */
+    uint32_t seen_by;    /* group + 1 that `needs` is about */
+    uint64_t first;      /* in `needs`: bytes of each binding */
+} checked;
+
+typedef struct walk {
+    plan_checker *c;
+    const plan_set *set;
+    const plan *p;
+    uint32_t g;
+    uint32_t *held; /* [n_params] index in p->params + 1 */
+    checked *programs;
+    uint64_t *needs;
+    uint64_t mb_rows; /* of one microbatch on one rank */
+    uint32_t max_seq;
+} walk;
+
+/* ---- Memory -----------------------------------------------------------------------------------
+ */
+
+static uint32_t optimizer_states(const ir_optimizer *o)
+{
+    return o->kind == IR_OPT_ADAMW ? 2 : o->momentum != 0.0f ? 1 : 0;
+}
+
+/* params | grads | optimizer | data | activations: each begins where or after the one before ends.
+ */
+static pps_status check_areas(const walk *w)
+{
+    const plan *p = w->p;
+    const uint64_t areas[][2] = {{0, p->param_bytes},           {p->grad_offset, p->param_bytes},
+                                 {p->opt_offset, p->opt_bytes}, {p->data_offset, p->data_bytes},
+                                 {p->act_offset, p->act_bytes}, {p->total_bytes, 0}};
+    uint64_t at = 0;
+    for (uint32_t i = 0; i < sizeof areas / sizeof areas[0]; i++) {
+        if (areas[i][0] < at || areas[i][0] > PLAN_MAX_BYTES || areas[i][1] > PLAN_MAX_BYTES ||
+            areas[i][0] % PLAN_ALIGN != 0)
+            return plan_wrong(w->c, "group %u's memory: its areas overlap, or are too large", w->g);
+        at = areas[i][0] + areas[i][1];
+    }
+    if (p->opt_bytes / PLAN_ALIGN <
+        optimizer_states(&w->set->train.optimizer) * (p->param_bytes / PLAN_ALIGN))
+        return plan_wrong(w->c, "group %u has no room for its optimizer's state", w->g);
+    return PPS_OK;
+}
+
+/* Parameters and buckets in order, every parameter in one bucket. */
+static pps_status check_buckets(const walk *w)
+{
+    const plan *p = w->p;
+    uint64_t at = 0;
+    uint32_t next = 0;
+    for (uint32_t b = 0; b < p->n_buckets; b++) {
+        const plan_bucket *bucket = &p->buckets[b];
+        if (bucket->first != next || bucket->offset < at || bucket->offset > p->param_bytes ||
+            bucket->bytes > p->param_bytes - bucket->offset || bucket->bytes % 4 != 0)
+            return plan_wrong(w->c,
+                              "bucket %u of group %u lies outside the parameters, or on "
+                              "another bucket",
+                              b, w->g);
+        at = bucket->offset;
+        for (; next < bucket->first + bucket->n; next++) {
+            const plan_param *q = &p->params[next];
+            uint64_t end = bucket->offset + bucket->bytes;
+            uint64_t elems = ir_param_elems(&w->set->params[q->param]);
+            bool sharded = q->shards == p->n_ranks;
+            if ((q->shards != 1 && !sharded) || q->elems > elems || q->elems * q->shards != elems)
+                return plan_wrong(w->c, "held %u of group %u is no slice of its parameter", next,
+                                  w->g);
+            if (q->offset < at || q->offset % PLAN_ALIGN != 0 || q->offset > end ||
+                q->elems * 4 > end - q->offset)
+                return plan_wrong(w->c, "held %u of group %u lies outside its bucket", next, w->g);
+            if (w->held[q->param] != 0)
+                return plan_wrong(w->c, "group %u holds parameter %u twice", w->g, q->param);
+            w->held[q->param] = next + 1;
+            at = q->offset + q->elems * 4;
+        }
+        at = bucket->offset + bucket->bytes;
+    }
+    return next == p->n_params
+               ? PPS_OK
+               : plan_wrong(w->c, "held %u of group %u is in no bucket", next, w->g);
+}
+
+static pps_status check_blocks(const walk *w)
+{
+    for (uint32_t i = 0; i < w->p->n_blocks; i++) {
+        const plan_block *b = &w->p->blocks[i];
+        uint64_t end = (uint64_t)b->offset + b->units;
+        if (b->first > b->last || end > UINT32_MAX || end > w->p->act_bytes / PLAN_ALIGN)
+            return plan_wrong(w->c, "block %u of group %u lies outside the activations", i, w->g);
+    }
+    return PPS_OK;
+}
+
+/* ---- Programs ---------------------------------------------------------------------------------
+ */
+
+static bool may_be_absent(const plan_kernel *k, ir_operand o)
+{
+    bool bias = (o.letter == 'p' || o.letter == 'g') && o.index == 1 &&
+                (k->op == IR_LINEAR || k->op == IR_LAYERNORM);
+    return bias || o.letter == 'x' || k->op == IR_OPAQUE;
+}
+
+/* Is the operand, of `bytes`, inside the memory that it names? Bindings are noted in `needs`. */
+static bool operand_fits(const walk *w, const plan_program *program, const plan_kernel *k,
+                         ir_operand letter, const plan_operand *o, uint64_t *needs)
+{
+    uint64_t elems, end, held;
+    if (!plan_operand_elems(k, letter, &elems) || elems > PLAN_MAX_BYTES / 4)
+        return false;
+    if ((letter.letter == 'l') != (o->space == PLAN_LOSS))
+        return false;
+    switch ((plan_space)o->space) {
+    case PLAN_ABSENT:
+        return may_be_absent(k, letter);
+    case PLAN_BIND:
+        if (o->bind >= program->n_bindings || o->offset > PLAN_MAX_BYTES || o->offset % 4 != 0)
+            return false;
+        end = o->offset + elems * 4;
+        if (end > needs[o->bind])
+            needs[o->bind] = end;
+        return true;
+    case PLAN_PARAM:
+    case PLAN_GRAD:
+        held = o->index < w->set->n_params ? w->held[o->index] : 0;
+        return held != 0 && elems <= w->p->params[held - 1].elems;
+    case PLAN_DATA: {
+        if (o->index >= w->set->n_data)
+            return false;
+        const plan_data *d = &w->set->data[o->index];
+        uint64_t rows = w->mb_rows * w->set->n_mb, room = w->p->data_bytes;
+        return d->offset <= room && d->offset % PLAN_ALIGN == 0 && d->row_elems > 0 &&
+               rows <= (room - d->offset) / 4 / d->row_elems && elems <= w->mb_rows * d->row_elems;
+    }
+    case PLAN_LOSS:
+        return o->index < program->n_loss;
+    }
+    return false;
+}
+
+static pps_status check_program(const walk *w, uint32_t id)
+{
+    const plan_program *program = &w->set->programs[id];
+    uint64_t *needs = w->needs + w->programs[id].first;
+    w->programs[id].seen_by = w->g + 1;
+    memset(needs, 0, program->n_bindings * sizeof *needs);
+    if (program->n_loss > w->set->n_mb_losses)
+        return plan_wrong(w->c, "program %u has too many losses", id);
+    for (uint32_t i = program->kernels; i < program->kernels + program->n_kernels; i++) {
+        const plan_kernel *k = &w->set->kernels[i];
+        ir_operand list[PLAN_MAX_OPERANDS];
+        if (!plan_kernel_operands(k, list) || k->ep == 0 || (k->ep != 1 && k->ep != w->p->n_ranks))
+            return plan_wrong(w->c, "kernel %u has other operands, or more ranks, than it can have",
+                              i);
+        for (uint32_t j = 0; j < k->n_operands; j++)
+            if (!operand_fits(w, program, k, list[j], &w->set->operands[k->operands + j], needs))
+                return plan_wrong(w->c,
+                                  "operand %u of kernel %u is not inside the memory of group %u", j,
+                                  i, w->g);
+    }
+    return PPS_OK;
+}
+
+/* ---- Steps ------------------------------------------------------------------------------------
+ */
+
+/* Does the step have a binding `i`, with `bytes` behind it? */
+static bool has_room(const walk *w, const plan_step *s, uint32_t i, uint64_t bytes)
+{
+    if (i >= s->n_bindings)
+        return false;
+    uint64_t at = plan_binding(w->p, s, i);
+    return at <= w->p->act_bytes && bytes <= w->p->act_bytes - at;
+}
+
+static const char *wrong_compute(const walk *w, const plan_step *s, const plan_work *work)
+{
+    if (work->program == IR_NONE)
+        return "has nothing to compute";
+    const plan_program *program = &w->set->programs[work->program];
+    if (program->chunk != work->chunk || program->pass != s->pass || s->mb >= w->set->n_mb)
+        return "computes another chunk, pass or microbatch than it says";
+    for (uint32_t i = 0; i < program->n_bindings; i++)
+        if (!has_room(w, s, i, w->needs[w->programs[work->program].first + i]))
+            return "has a buffer that is too small for its program";
+    if (program->n_loss > 0 &&
+        (uint64_t)work->loss + (uint64_t)s->mb * w->set->n_mb_losses + program->n_loss >
+            w->set->n_losses)
+        return "has no slots for its losses";
+    return NULL;
+}
+
+static const char *wrong_transfer(const walk *w, const plan_step *s, const plan_work *work)
+{
+    if (work->peer_group == IR_NONE || work->peer_group == w->g ||
+        w->set->plans[work->peer_group].n_ranks != w->p->n_ranks)
+        return "has no group of the same size at its other end";
+    return has_room(w, s, 0, work->bytes) ? NULL : "has no room for its bytes";
+}
+
+/* What is wrong with a step, NULL: nothing. */
+static const char *wrong_kind(const walk *w, const plan_step *s)
+{
+    const plan_work *work = plan_work_of(w->set, s);
+    uint64_t counts = (uint64_t)work->experts * 4;
+    switch ((plan_step_kind)s->kind) {
+    case PLAN_COMPUTE:
+        return work->chunk < w->set->n_chunks ? wrong_compute(w, s, work) : "is of no chunk";
+    case PLAN_SEND:
+    case PLAN_RECV:
+        return work->chunk < w->set->n_chunks ? wrong_transfer(w, s, work) : "is of no chunk";
+    case PLAN_COUNTS:
+    case PLAN_ALL_TO_ALL:
+        if (work->chunk >= w->set->n_chunks || work->experts == 0)
+            return "is of no chunk, or of no experts";
+        if (s->kind == PLAN_COUNTS)
+            return has_room(w, s, 0, counts) && has_room(w, s, 1, counts * w->p->n_ranks)
+                       ? NULL
+                       : "has no room for its counts";
+        return work->width > 0 && work->width % 4 == 0 && has_room(w, s, 0, 0) &&
+                       has_room(w, s, 1, work->bytes) && has_room(w, s, 2, counts * w->p->n_ranks)
+                   ? NULL
+                   : "has no room for its rows";
+    case PLAN_ALL_REDUCE:
+    case PLAN_UPDATE:
+        if (work->chunk >= w->p->n_buckets)
+            return "is of no bucket";
+        return s->kind == PLAN_UPDATE || work->bytes == w->p->buckets[work->chunk].bytes
+                   ? NULL
+                   : "reduces more or less than its bucket";
+    case PLAN_STEP_KIND_COUNT:
+        break;
+    }
+    return "is of no kind";
+}
+
+static pps_status check_steps(walk *w)
+{
+    for (uint32_t i = 0; i < w->p->n_steps; i++) {
+        const plan_step *s = &w->p->steps[i];
+        bool is_local = s->kind == PLAN_COMPUTE || s->kind == PLAN_UPDATE;
+        const plan_work *work = plan_work_of(w->set, s);
+        const char *what = NULL;
+        if (s->kind == PLAN_COMPUTE && work->program != IR_NONE &&
+            w->programs[work->program].seen_by != w->g + 1)
+            PPS_TRY(check_program(w, work->program));
+        if (is_local ? s->seq != 0 : s->seq == 0 || s->seq > w->max_seq)
+            what = "has no place in the order of communication";
+        else if (s->n_waits >= w->set->n_streams)
+            what = "waits for more steps than there are other streams";
+        else
+            what = wrong_kind(w, s);
+        if (what != NULL) {
+            w->c->span = plan_place_of(w->set, s);
+            return plan_wrong(w->c, "step %u of group %u (%s) %s", i, w->g,
+                              plan_step_name((plan_step_kind)s->kind), what);
+        }
+    }
+    return PPS_OK;
+}
+
+static pps_status check_plan(walk *w, uint32_t g)
+{
+    const plan *p = &w->set->plans[g];
+    w->g = g;
+    w->p = p;
+    w->mb_rows = w->set->batch / ((uint64_t)p->n_ranks * w->set->n_mb);
+    PPS_TRY(check_areas(w));
+    PPS_TRY(check_buckets(w));
+    PPS_TRY(check_blocks(w));
+    PPS_TRY(check_steps(w));
+    for (uint32_t i = 0; i < p->n_params; i++)
+        w->held[p->params[i].param] = 0;
+    return PPS_OK;
+}
+
+/* Programs own their kernels one after the other. */
+static pps_status index_programs(walk *w)
+{
+    const plan_set *set = w->set;
+    uint64_t n_needs = 0, n_kernels = 0;
+    w->held = arena_zero(&w->c->mem, ((size_t)set->n_params + 1) * sizeof *w->held);
+    w->programs = arena_zero(&w->c->mem, ((size_t)set->n_programs + 1) * sizeof *w->programs);
+    if (w->held == NULL || w->programs == NULL)
+        return PPS_ERR_NOMEM;
+    for (uint32_t i = 0; i < set->n_programs; i++) {
+        w->programs[i].first = n_needs;
+        n_needs += set->programs[i].n_bindings;
+        if (set->programs[i].kernels != n_kernels)
+            return plan_wrong(w->c, "program %u's kernels are not those after program %u's", i,
+                              i > 0 ? i - 1 : 0);
+        n_kernels += set->programs[i].n_kernels;
+    }
+    w->needs = arena_zero(&w->c->mem, (n_needs + 1) * sizeof *w->needs);
+    return w->needs != NULL ? PPS_OK : PPS_ERR_NOMEM;
+}
+
+pps_status plan_check(plan_checker *c)
+{
+    walk w = {.c = c, .set = c->set};
+    for (uint32_t i = 0; i < c->set->n_groups; i++)
+        w.max_seq += c->set->plans[i].n_steps;
+    PPS_TRY(index_programs(&w));
+    for (uint32_t g = 0; g < c->set->n_groups; g++)
+        PPS_TRY(check_plan(&w, g));
+    return PPS_OK;
+}
