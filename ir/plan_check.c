@@ -2,10 +2,12 @@
  *
  * plan_check.c: one plan of a set whose indices are good: its memory is laid out one area after the
  * other, its programs touch only memory that they name, and every step has what its kind needs.
- * What a program needs of each binding is found once per plan, then compared at every step.
+ * What a program needs of each binding is found once per plan, then compared at every step with the
+ * block that lives there then. (That no two living blocks share bytes is proved elsewhere.)
  */
 #include "ir/plan_row.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 typedef struct checked { /* a program as a plan uses it */
@@ -23,6 +25,9 @@ typedef struct walk {
     uint64_t *needs;
     uint64_t mb_rows; /* of one microbatch on one rank */
     uint32_t max_seq;
+    /* blocks in the order of their first step */
+    uint32_t *starts, *latest; /* [n_starts] */
+    uint32_t n_starts, next_block;
 } walk;
 
 /* ---- Memory -----------------------------------------------------------------------------------
@@ -92,14 +97,46 @@ static pps_status check_buckets(const walk *w)
                : plan_wrong(w->c, "held %u of group %u is in no bucket", next, w->g);
 }
 
-static pps_status check_blocks(const walk *w)
+static int by_number(const void *a, const void *b)
+{
+    uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+    return x < y ? -1 : x > y;
+}
+
+/* Where blocks begin, ascending, and which of those that begin there came last. */
+static void index_blocks(walk *w)
+{
+    const plan *p = w->p;
+    w->n_starts = w->next_block = 0;
+    for (uint32_t i = 0; i < p->n_blocks; i++)
+        w->starts[i] = p->blocks[i].offset;
+    if (p->n_blocks > 0)
+        qsort(w->starts, p->n_blocks, sizeof *w->starts, by_number);
+    for (uint32_t i = 0; i < p->n_blocks; i++)
+        if (i == 0 || w->starts[i] != w->starts[w->n_starts - 1])
+            w->starts[w->n_starts++] = w->starts[i];
+    memset(w->latest, 0xff, w->n_starts * sizeof *w->latest);
+}
+
+static uint32_t *latest_at(const walk *w, uint32_t offset)
+{
+    const uint32_t *start = NULL;
+    if (w->n_starts > 0)
+        start = bsearch(&offset, w->starts, w->n_starts, sizeof offset, by_number);
+    return start != NULL ? &w->latest[start - w->starts] : NULL;
+}
+
+static pps_status check_blocks(walk *w)
 {
     for (uint32_t i = 0; i < w->p->n_blocks; i++) {
         const plan_block *b = &w->p->blocks[i];
         uint64_t end = (uint64_t)b->offset + b->units;
         if (b->first > b->last || end > UINT32_MAX || end > w->p->act_bytes / PLAN_ALIGN)
             return plan_wrong(w->c, "block %u of group %u lies outside the activations", i, w->g);
+        if (i > 0 && b->first < b[-1].first)
+            return plan_wrong(w->c, "block %u of group %u comes too late", i, w->g);
     }
+    index_blocks(w);
     return PPS_OK;
 }
 
@@ -176,13 +213,18 @@ static pps_status check_program(const walk *w, uint32_t id)
 /* ---- Steps ------------------------------------------------------------------------------------
  */
 
-/* Does the step have a binding `i`, with `bytes` behind it? */
+/* Does the step have a binding `i`: the begin of a block that lives now and has `bytes`? */
 static bool has_room(const walk *w, const plan_step *s, uint32_t i, uint64_t bytes)
 {
     if (i >= s->n_bindings)
         return false;
-    uint64_t at = plan_binding(w->p, s, i);
-    return at <= w->p->act_bytes && bytes <= w->p->act_bytes - at;
+    if (bytes == 0)
+        return plan_binding(w->p, s, i) <= w->p->act_bytes;
+    const uint32_t *latest = latest_at(w, w->p->bindings[s->bindings + i]);
+    if (latest == NULL || *latest == IR_NONE)
+        return false;
+    const plan_block *b = &w->p->blocks[*latest];
+    return b->last >= (uint32_t)(s - w->p->steps) && bytes <= (uint64_t)b->units * PLAN_ALIGN;
 }
 
 static const char *wrong_compute(const walk *w, const plan_step *s, const plan_work *work)
@@ -253,6 +295,9 @@ static pps_status check_steps(walk *w)
         bool is_local = s->kind == PLAN_COMPUTE || s->kind == PLAN_UPDATE;
         const plan_work *work = plan_work_of(w->set, s);
         const char *what = NULL;
+        for (; w->next_block < w->p->n_blocks && w->p->blocks[w->next_block].first == i;
+             w->next_block++)
+            *latest_at(w, w->p->blocks[w->next_block].offset) = w->next_block;
         if (s->kind == PLAN_COMPUTE && work->program != IR_NONE &&
             w->programs[work->program].seen_by != w->g + 1)
             PPS_TRY(check_program(w, work->program));
@@ -286,14 +331,19 @@ static pps_status check_plan(walk *w, uint32_t g)
     return PPS_OK;
 }
 
-/* Programs own their kernels one after the other. */
-static pps_status index_programs(walk *w)
+/* Room for what is found, once for all plans. Programs own their kernels one after the other. */
+static pps_status make_tables(walk *w)
 {
     const plan_set *set = w->set;
     uint64_t n_needs = 0, n_kernels = 0;
+    uint32_t most = 0;
+    for (uint32_t g = 0; g < set->n_groups; g++)
+        most = set->plans[g].n_blocks > most ? set->plans[g].n_blocks : most;
+    w->starts = arena_new(&w->c->mem, ((size_t)most + 1) * sizeof *w->starts);
+    w->latest = arena_new(&w->c->mem, ((size_t)most + 1) * sizeof *w->latest);
     w->held = arena_zero(&w->c->mem, ((size_t)set->n_params + 1) * sizeof *w->held);
     w->programs = arena_zero(&w->c->mem, ((size_t)set->n_programs + 1) * sizeof *w->programs);
-    if (w->held == NULL || w->programs == NULL)
+    if (w->held == NULL || w->programs == NULL || w->starts == NULL || w->latest == NULL)
         return PPS_ERR_NOMEM;
     for (uint32_t i = 0; i < set->n_programs; i++) {
         w->programs[i].first = n_needs;
@@ -312,7 +362,7 @@ pps_status plan_check(plan_checker *c)
     walk w = {.c = c, .set = c->set};
     for (uint32_t i = 0; i < c->set->n_groups; i++)
         w.max_seq += c->set->plans[i].n_steps;
-    PPS_TRY(index_programs(&w));
+    PPS_TRY(make_tables(&w));
     for (uint32_t g = 0; g < c->set->n_groups; g++)
         PPS_TRY(check_plan(&w, g));
     return PPS_OK;
