@@ -7,6 +7,7 @@
  */
 #include "ir/plan_row.h"
 
+#include <math.h>
 #include <string.h>
 
 enum { BUFFER_BYTES = 1 << 14 };
@@ -83,6 +84,8 @@ static void put_field(writer *w, const plan_field *f, const void *owner, uint32_
         return;
     case PLAN_TYPE_F64:
         memcpy(&bits, &v.f, sizeof bits);
+        if (isnan(v.f))
+            bits = 0x7ff8ull << 48; /* one of many, the same on every machine */
         put(w, bits, 8);
         return;
     case PLAN_TYPE_TEXT:

@@ -53,6 +53,7 @@ static const char *plan_step_word(uint32_t value)
 #define INDEX(id)  .rule = PLAN_RULE_INDEX, .table = PLAN_TABLE_##id
 #define LINK(id)   .rule = PLAN_RULE_LINK, .table = PLAN_TABLE_##id
 #define NAME       .rule = PLAN_RULE_NAME
+#define FIGURE     .rule = PLAN_RULE_FIGURE
 #define COUNT_IN(type, member) \
     .n_offset = offsetof(type, member), .n_bytes = sizeof(((type *)0)->member)
 #define RANGE(id, type, member) \
@@ -289,6 +290,11 @@ plan_value plan_field_get(const plan_field *f, const void *owner, size_t i)
     return v;
 }
 
+bool plan_field_takes(const plan_field *f, double x)
+{
+    return isfinite(x) || (isnan(x) && f->check.rule == PLAN_RULE_FIGURE);
+}
+
 bool plan_field_put(const plan_field *f, void *owner, size_t i, const plan_value *v)
 {
     static const uint64_t most[] = {[PLAN_TYPE_U8] = UINT8_MAX,
@@ -322,10 +328,10 @@ bool plan_field_put(const plan_field *f, void *owner, size_t i, const plan_value
         break;
     case PLAN_TYPE_F32:
         memcpy(at, &f32, sizeof f32);
-        return isfinite(f32);
+        return plan_field_takes(f, f32);
     case PLAN_TYPE_F64:
         memcpy(at, &v->f, sizeof v->f);
-        return isfinite(v->f);
+        return plan_field_takes(f, v->f);
     case PLAN_TYPE_LIST: {
         uint32_t n = v->text != NULL;
         for (size_t k = 0; k < v->bytes; k++)

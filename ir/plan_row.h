@@ -47,6 +47,7 @@ typedef enum plan_rule {
     PLAN_RULE_RANGE,
     PLAN_RULE_NAME,
     PLAN_RULE_LISTED,
+    PLAN_RULE_FIGURE,
 } plan_rule;
 
 typedef const char *(*plan_word_fn)(uint32_t value);
@@ -94,6 +95,8 @@ void *plan_owner(const plan_table *t, const plan_set *set, uint32_t i);
 bool plan_type_is_text(uint8_t type);
 
 plan_value plan_field_get(const plan_field *f, const void *owner, size_t i);
+/* May the floating-point field be `x`: finite, or NaN in a figure. */
+bool plan_field_takes(const plan_field *f, double x);
 /* False when a number does not fit the field. Texts are borrowed. */
 bool plan_field_put(const plan_field *f, void *owner, size_t i, const plan_value *v);
 /* The count of a RANGE. */

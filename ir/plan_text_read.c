@@ -7,6 +7,7 @@
  */
 #include "ir/plan_row.h"
 
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -276,6 +277,11 @@ static pps_status take_field(reader *r, const plan_field *f, plan_value *ret, bo
         return PPS_OK;
     case PLAN_TYPE_F32:
     case PLAN_TYPE_F64:
+        if (none) {
+            ret->f = NAN;
+            r->at++;
+            return PPS_OK;
+        }
         for (size_t i = 0; i < n; i++)
             *ret_ok &= strchr("0123456789.+-e", r->at[i]) != NULL && r->at[i] != '\0';
         *ret_ok = *ret_ok && n > 0 && lex_float(r->at, n, &ret->f);

@@ -13,6 +13,7 @@
  */
 #include "ir/plan_row.h"
 
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -109,7 +110,10 @@ static void put_field(writer *w, const plan_field *f, const void *owner, uint32_
         return;
     case PLAN_TYPE_F32:
     case PLAN_TYPE_F64:
-        put_number(w, v.f, f->type == PLAN_TYPE_F32);
+        if (isnan(v.f))
+            put(w, "-", 1);
+        else
+            put_number(w, v.f, f->type == PLAN_TYPE_F32);
         return;
     case PLAN_TYPE_TEXT:
     case PLAN_TYPE_LIST:

@@ -6,7 +6,6 @@
  */
 #include "ir/plan_row.h"
 
-#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -53,7 +52,7 @@ static pps_status check_field(plan_checker *c, const plan_table *t, const plan_f
         return PPS_OK;
     for (uint32_t i = 0; i < n; i++) {
         plan_value v = plan_field_get(f, owner, i);
-        if (is_float && !isfinite(v.f))
+        if (is_float && !plan_field_takes(f, v.f))
             return wrong_field(c, t, f, o, i, "no number", 0);
         switch ((plan_rule)rule->rule) {
         case PLAN_RULE_UNDER:
@@ -77,6 +76,7 @@ static pps_status check_field(plan_checker *c, const plan_table *t, const plan_f
                 return wrong_field(c, t, f, o, i, "empty, number", i);
             break;
         case PLAN_RULE_LISTED:
+        case PLAN_RULE_FIGURE:
         case PLAN_RULE_ANY:
             break;
         }

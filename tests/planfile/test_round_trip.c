@@ -10,6 +10,7 @@
 #include <string.h>
 #include <cmocka.h>
 
+#include <math.h>
 #include <stdlib.h>
 
 #include "compiled.h"
@@ -43,6 +44,27 @@ static void both_forms(void **state)
         free(written[1].data);
         compiled_close(&a);
     }
+}
+
+/* A figure that a plan does not have. */
+static void no_figure(void **state)
+{
+    (void)state;
+    compiled a, b;
+    compiled_script(&a, compiled_scripts[0]);
+    a.set->bubble = NAN;
+    for (int form = PLAN_FILE_BINARY; form <= PLAN_FILE_TEXT; form++) {
+        bytes x = bytes_of(a.st, a.set, (plan_file_form)form);
+        compiled_read(&b, x.data, x.n);
+        assert_non_null(b.set);
+        assert_true(isnan(b.set->bubble));
+        bytes y = bytes_of(b.st, b.set, (plan_file_form)form);
+        assert_true(bytes_equal(&x, &y));
+        free(x.data);
+        free(y.data);
+        compiled_close(&b);
+    }
+    compiled_close(&a);
 }
 
 static void same_script_same_bytes(void **state)
@@ -125,6 +147,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(both_forms),
+        cmocka_unit_test(no_figure),
         cmocka_unit_test(same_script_same_bytes),
         cmocka_unit_test(places_without_sources),
         cmocka_unit_test(edited_text),

@@ -67,7 +67,7 @@ static plan_operand *operand_of(plan_set *s, uint32_t op, plan_space space)
     X(one_name, s->params[1].name = s->params[0].name, "two parameters")                           \
     X(a_dimension, s->params[0].dims[0] = 0, "parameter 0 has no elements")                        \
     X(huge_dimensions, s->params[0].dims[0] = s->params[0].dims[1] = UINT32_MAX, "too many")       \
-    X(not_a_number, s->works == NULL ? (void)0 : (void)(s->bubble = NAN), "'bubble' of plans 0")   \
+    X(not_a_number, s->hidden = NAN, "'hidden' of plans 0")                                        \
     X(microbatches, s->n_mb = 1u << 31, "computes")                                                \
     X(losses, s->n_mb_losses++, "losses")                                                          \
     X(batch, s->batch++, "do not divide")                                                          \
@@ -83,8 +83,8 @@ static plan_operand *operand_of(plan_set *s, uint32_t op, plan_space space)
     X(held_twice, P0.params[1].param = P0.params[0].param, "")                                     \
     X(a_block, P0.blocks[0].units = UINT32_MAX, "block 0 of group 0")                              \
     X(a_binding, P0.bindings[0] = UINT32_MAX, "too small for its program")                         \
-    X(dead_block, P0.blocks[0].last = P0.blocks[0].first, "has a buffer that is too small")       \
-    X(late_block, P0.blocks[1].first = P0.blocks[1].last = P0.n_steps - 1, "comes too late")      \
+    X(dead_block, P0.blocks[0].last = P0.blocks[0].first, "has a buffer that is too small")        \
+    X(late_block, P0.blocks[1].first = P0.blocks[1].last = P0.n_steps - 1, "comes too late")       \
     X(wide_operand, kernel_of(s, IR_LINEAR)->n_out *= 1000, "is not inside the memory")            \
     X(overflowing, kernel_of(s, IR_LINEAR)->B = kernel_of(s, IR_LINEAR)->T = UINT32_MAX,           \
       "is not inside the memory")                                                                  \
