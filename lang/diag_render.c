@@ -256,7 +256,23 @@ static void put_place(const render *r, const char *arrow, pps_span span)
     printf_(r->out, "%*s%s ", r->gutter, "", arrow);
     end_paint(r);
     puts_(r->out, name);
-    printf_(r->out, ":%u:%u\n", line, column);
+    printf_(r->out, ":%u:%u", line, column);
+}
+
+/* Without its text a place is a line of its own, with what is said there. */
+static bool has_text(const render *r, const mark *m)
+{
+    return source_get(r->d->st, m->span.file)->text != NULL;
+}
+
+static void put_far_place(const render *r, const mark *m, const char *arrow)
+{
+    put_place(r, arrow, m->span);
+    if (m->label != NULL && m->label[0] != '\0') {
+        puts_(r->out, " ");
+        put_label(r, m->label);
+    }
+    puts_(r->out, "\n");
 }
 
 static void put_snippets(const render *r)
@@ -264,6 +280,10 @@ static void put_snippets(const render *r)
     for (uint32_t i = 0; i < r->n_marks; i++) {
         uint32_t file = r->marks[i].span.file;
         bool seen = false;
+        if (!has_text(r, &r->marks[i])) {
+            put_far_place(r, &r->marks[i], i != 0 ? ":::" : "-->");
+            continue;
+        }
         for (uint32_t k = 0; k < i; k++)
             seen |= r->marks[k].span.file == file;
         if (seen)
@@ -271,8 +291,10 @@ static void put_snippets(const render *r)
         if (i != 0) {
             gutter(r, "|\n");
             put_place(r, ":::", r->marks[i].span);
+            puts_(r->out, "\n");
         } else {
             put_place(r, "-->", r->marks[i].span);
+            puts_(r->out, "\n");
             gutter(r, "|\n");
         }
         put_file(r, file);

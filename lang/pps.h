@@ -232,6 +232,12 @@ PPS_API void pps_clear_errors(pps_state *st);
 /* "two.pps", 9, 10 of a span's begin; line and column from 1. */
 PPS_API void pps_span_place(pps_state *st, pps_span span, const char **ret_file, uint32_t *ret_line,
                             uint32_t *ret_column);
+/* Places in texts that are not here, as a compiled file names them: a file by its name alone, and in it
+ * spans that stand for line and column ([0], [1], from 1; `end` as `begin`). Messages show them without
+ * source lines. They live as long as the state. PPS_ERR_ARG for a file that has a text. */
+PPS_API pps_status pps_source_named(pps_state *st, const char *name, uint32_t *ret_file);
+PPS_API pps_status pps_source_place(pps_state *st, uint32_t file, const uint32_t begin[2],
+                                    const uint32_t end[2], pps_span *ret);
 /* The closest of `names` to `name` by edit distance <= 2 (case-folded), or NULL. */
 PPS_API const char *pps_did_you_mean(const char *name, const char *const *names, size_t n);
 

@@ -2,7 +2,8 @@
  *
  * source.c: texts live in the state's `names` arena as long as the state, since spans outlive runs.
  * A file's table of line begins is built when a place in it is first asked for; short of memory,
- * lines are counted instead.
+ * lines are counted instead. A file whose text is elsewhere has a list of points instead: the k-th
+ * is what offset k stands for.
  */
 #include "lang/source.h"
 
@@ -49,6 +50,37 @@ pps_status source_add(pps_state *st, const char *name, const char *source, size_
     return PPS_OK;
 }
 
+pps_status pps_source_named(pps_state *st, const char *name, uint32_t *ret_file)
+{
+    PPS_TRY(source_add(st, name, "", 0, ret_file));
+    st->sources.files[*ret_file]->text = NULL;
+    return PPS_OK;
+}
+
+pps_status pps_source_place(pps_state *st, uint32_t file_id, const uint32_t begin[2],
+                            const uint32_t end[2], pps_span *ret)
+{
+    source_file *file = (source_file *)source_get(st, file_id);
+    if (file == NULL || file->text != NULL)
+        return PPS_ERR_ARG;
+    if (file->cap_points - file->n_points < 2) {
+        uint32_t cap = file->cap_points == 0 ? 16 : file->cap_points * 2;
+        if (cap < file->cap_points)
+            return PPS_ERR_NOMEM;
+        source_point *points =
+            arena_realloc(&st->names, file->points, file->cap_points * sizeof *points,
+                          (size_t)cap * sizeof *points);
+        if (points == NULL)
+            return PPS_ERR_NOMEM;
+        file->points = points;
+        file->cap_points = cap;
+    }
+    *ret = (pps_span){file_id, file->n_points, file->n_points + 1};
+    file->points[file->n_points++] = (source_point){begin[0], begin[1]};
+    file->points[file->n_points++] = (source_point){end[0], end[1]};
+    return PPS_OK;
+}
+
 const source_file *source_get(pps_state *st, uint32_t file)
 {
     return file != 0 && file < st->sources.n ? st->sources.files[file] : NULL;
@@ -89,6 +121,11 @@ void source_line(pps_state *st, uint32_t file_id, uint32_t offset, uint32_t *ret
         *ret_line = *ret_begin = *ret_end = 0;
         return;
     }
+    if (file->text == NULL) {
+        *ret_line = offset < file->n_points ? file->points[offset].line : 0;
+        *ret_begin = *ret_end = 0;
+        return;
+    }
     if (offset > file->bytes)
         offset = (uint32_t)file->bytes;
     if (file->lines == NULL)
@@ -119,6 +156,10 @@ void source_place(pps_state *st, uint32_t file_id, uint32_t offset, uint32_t *re
     uint32_t begin, end, column = 1;
     source_line(st, file_id, offset, ret_line, &begin, &end);
     const source_file *file = source_get(st, file_id);
+    if (file != NULL && file->text == NULL) {
+        *ret_column = offset < file->n_points ? file->points[offset].column : 0;
+        return;
+    }
     for (uint32_t i = begin; file != NULL && i < offset && i < file->bytes; i++)
         column += (file->text[i] & 0xc0) != 0x80;
     *ret_column = column;
@@ -127,6 +168,11 @@ void source_place(pps_state *st, uint32_t file_id, uint32_t offset, uint32_t *re
 void source_done(pps_state *st)
 {
     source_table *t = &st->sources;
+    for (uint32_t i = 1; i < t->n; i++) {
+        source_file *file = t->files[i];
+        if (file->points != NULL)
+            arena_realloc(&st->names, file->points, file->cap_points * sizeof *file->points, 0);
+    }
     arena_realloc(&st->names, t->files, t->cap * sizeof *t->files, 0);
     *t = (source_table){0};
 }

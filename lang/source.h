@@ -8,12 +8,18 @@
 #include "lang/arena.h"
 #include "lang/pps.h"
 
+typedef struct source_point {
+    uint32_t line, column; /* from 1 */
+} source_point;
+
 typedef struct source_file {
     const char *name; /* as messages show it */
-    char *text;       /* NUL-terminated copy, BOM kept out */
+    char *text;       /* NUL-terminated copy, BOM kept out; NULL: the text is elsewhere */
     size_t bytes;
     uint32_t *lines; /* byte offset of each line's begin; built when first asked */
     uint32_t n_lines;
+    source_point *points; /* without a text: what offsets into it stand for */
+    uint32_t n_points, cap_points;
 } source_file;
 
 typedef struct source_table {

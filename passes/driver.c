@@ -2,6 +2,7 @@
  *
  * driver.c: runs the passes of passes.def in order.
  */
+#include "ir/plan_file.h"
 #include "passes/cost.h"
 #include "passes/pass.h"
 
@@ -117,6 +118,15 @@ static pps_status describe_rows(pass_cx *cx)
     return PPS_OK;
 }
 
+static pps_status validate(const pass_cx *cx)
+{
+    char reason[256];
+    pps_span span;
+    pps_status status = plan_validate(cx->set, reason, &span);
+    return status == PPS_ERR_SCRIPT ? pps_error(cx->st, span, 1106, "an internal error: %s", reason)
+                                    : status;
+}
+
 static double now_ms(void)
 {
     struct timespec t;
@@ -153,6 +163,8 @@ pps_status pps_compile(pps_state *st, ir_program *p, const pass_options *options
         status = run_passes(&cx);
         if (status == PPS_OK)
             status = describe_rows(&cx);
+        if (status == PPS_OK && cx.options->verify)
+            status = validate(&cx);
     }
     arena_done(&scratch);
     arena_done(&ordering);
@@ -170,9 +182,5 @@ pps_status pps_compile(pps_state *st, ir_program *p, const pass_options *options
 
 void pps_plan_free(plan_set *set)
 {
-    if (set == NULL)
-        return;
-    arena *mem = set->mem;
-    arena_done(mem);
-    free(mem);
+    plan_set_free(set);
 }

@@ -33,10 +33,10 @@ static void print_text(const session *s)
     const plan_set *set = s->plans;
     char parameters[32], gradients[32], optimizer[32], activations[32], peak[32];
     printf(
-        "%s: %u rank%s in %u group%s, %u microbatch%s, %u nodes, %u edges, compiled in %.1f ms\n",
+        "%s: %u rank%s in %u group%s, %u microbatch%s, %u nodes, %u edges, %s in %.1f ms\n",
         s->script, set->n_ranks, set->n_ranks == 1 ? "" : "s", set->n_groups,
         set->n_groups == 1 ? "" : "s", set->n_mb, set->n_mb == 1 ? "" : "es", set->n_nodes,
-        set->n_edges, set->compile_ms);
+        set->n_edges, s->from_file ? "read and proved" : "compiled", set->compile_ms);
     printf("%-5s %6s %12s %12s %12s %12s %12s\n", "rank", "steps", "parameters", "gradients",
            "optimizer", "activations", "peak");
     for (uint32_t r = 0; r < set->n_ranks; r++) {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * cmd_plan.c: `pps plan`: the steps of each plan as text, as JSON, or as a graph for Graphviz.
+ * cmd_plan.c: `pps plan`: the steps of each plan as text, as JSON, or as a graph for Graphviz; or
+ * all plans as a file that other machines run.
  *
  * Text is ir's own form. JSON has one object per plan with its ranks, memory and steps. In the
  * graph a column is a stream in issue order, and a line between columns is a wait.
@@ -9,6 +10,7 @@
 
 #include <string.h>
 
+#include "ir/plan_file.h"
 #include "runtime/cli/session.h"
 
 static const char *const pass_names[] = {
@@ -167,14 +169,17 @@ static pps_status print_plans(const session *s)
     const cli_options *o = s->options;
     if (o->has_rank && o->rank >= s->plans->n_ranks)
         return pps_error(s->st, (pps_span){0}, 973,
-                         "there is no rank %llu: the script places ranks 0 to %u",
-                         (unsigned long long)o->rank, s->plans->n_ranks - 1);
+                         "there is no rank %llu: the %s ranks 0 to %u",
+                         (unsigned long long)o->rank,
+                         s->from_file ? "plan file has" : "script places", s->plans->n_ranks - 1);
     if (o->json || o->format == CLI_JSON)
         return print_json(s) ? PPS_OK : PPS_ERR_MACHINE;
     if (o->format == CLI_DOT) {
         print_dot(s);
         return PPS_OK;
     }
+    if (o->format == CLI_FILE_TEXT)
+        return plan_file_write(s->st, s->plans, PLAN_FILE_TEXT, report_to_file, stdout);
     for (uint32_t g = 0; g < s->plans->n_groups; g++) {
         if (wanted(s, g))
             plan_dump(s->plans, g, report_to_file, stdout);
@@ -184,9 +189,21 @@ static pps_status print_plans(const session *s)
 
 int cmd_plan(const cli_options *options)
 {
+    bool whole = options->output || options->format == CLI_FILE_TEXT;
+    if (whole && (options->has_rank || options->json)) {
+        fprintf(stderr, "pps plan: a plan file holds the plans of all ranks: it goes without "
+                        "--rank and --json\n");
+        return CLI_EXIT_USAGE;
+    }
+    if (options->output && options->format != CLI_TEXT) {
+        fprintf(stderr, "pps plan: -o writes a plan file, which has no --format\n");
+        return CLI_EXIT_USAGE;
+    }
     session s;
     pps_status status = session_plans(&s, options);
-    if (status == PPS_OK)
+    if (status == PPS_OK && options->output)
+        status = session_write_plans(&s, options->output);
+    else if (status == PPS_OK)
         status = print_plans(&s);
     return session_end(&s, status);
 }

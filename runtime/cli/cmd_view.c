@@ -56,6 +56,8 @@ int cmd_view(const cli_options *options)
     session s;
     view_timeline *t = NULL;
     pps_status status = session_plans(&s, options);
+    if (status == PPS_OK && s.from_file)
+        status = session_plan_rows(&s);
     if (status == PPS_OK)
         status = view_from_rows(s.program, &t);
     if (status == PPS_OK)

@@ -28,9 +28,11 @@ int cmd_export(const cli_options *options);
     "      the schedules of the stdlib are in scope: gpipe, one_f_one_b (1f1b), " \
     "interleaved_1f1b,\n"                                                         \
     "      zerobubble, dualpipev\n"
-#define CMD_PLAN_EXAMPLE                            \
-    "  pps plan examples/quickstart.pps --rank 0\n" \
-    "      every step of rank 0: stream, waits, buffers, script line\n"
+#define CMD_PLAN_EXAMPLE                                               \
+    "  pps plan examples/quickstart.pps --rank 0\n"                    \
+    "      every step of rank 0: stream, waits, buffers, script line\n" \
+    "  pps plan examples/quickstart.pps -o quickstart.plan\n"          \
+    "      a file that `pps run quickstart.plan` runs, also on a machine without the script\n"
 #define CMD_DUMP_EXAMPLE                                 \
     "  pps dump examples/quickstart.pps --stage graph\n" \
     "      the model as traced, and the chunks that its regions cut it into\n"

@@ -13,17 +13,17 @@
 #endif
 
 static const cli_command commands[] = {
-    {"run", "SCRIPT [options]", "Train what the script describes", CMD_RUN_EXAMPLE, CLI_RUN, 1, 1,
+    {"run", "SCRIPT|PLAN [options]", "Train what the script, or its plan file, describes", CMD_RUN_EXAMPLE, CLI_RUN, 1, 1,
      cmd_run},
-    {"check", "SCRIPT [options]", "Everything but running: steps, bytes and bubble of every rank",
+    {"check", "SCRIPT|PLAN [options]", "Everything but running: steps, bytes and bubble of every rank",
      CMD_CHECK_EXAMPLE, CLI_CHECK, 1, 1, cmd_check},
     {"rows", "EXPRESSION | NAME ARGUMENT...", "Print a schedule's rows, a line per rank",
      CMD_ROWS_EXAMPLE, CLI_ROWS, 1, 64, cmd_rows},
-    {"plan", "SCRIPT [options]", "Print what each rank does in one step", CMD_PLAN_EXAMPLE,
-     CLI_PLAN, 1, 1, cmd_plan},
+    {"plan", "SCRIPT|PLAN [-o FILE]", "Print what each rank does in one step, or write it as a file",
+     CMD_PLAN_EXAMPLE, CLI_PLAN, 1, 1, cmd_plan},
     {"dump", "SCRIPT --stage NAME", "Print the program as one stage of the compiler leaves it",
      CMD_DUMP_EXAMPLE, CLI_DUMP, 1, 1, cmd_dump},
-    {"view", "SCRIPT [-o FILE]", "Show the schedule: a grid in the terminal, or a picture",
+    {"view", "SCRIPT|PLAN [-o FILE]", "Show the schedule: a grid in the terminal, or a picture",
      CMD_VIEW_EXAMPLE, CLI_VIEW, 1, 1, cmd_view},
     {"import", "FILE [--model EXPRESSION]", "Turn Piper's JSON into a script", CMD_IMPORT_EXAMPLE,
      CLI_IMPORT, 1, 1, cmd_import},

@@ -10,7 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-typedef enum cli_format { CLI_TEXT, CLI_JSON, CLI_DOT } cli_format;
+typedef enum cli_format { CLI_TEXT, CLI_JSON, CLI_DOT, CLI_FILE_TEXT } cli_format;
 
 typedef struct cli_define { /* -D name=value */
     const char *name, *value;

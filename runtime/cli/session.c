@@ -11,6 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "ir/plan_file.h"
+
 /* The state that Ctrl-C interrupts. A signal handler has no argument, so this one pointer is a
  * global of the program (not of the library). */
 static pps_state *volatile interrupted_state;
@@ -71,26 +73,46 @@ void session_done(session *s)
     *s = (session){0};
 }
 
-pps_status session_eval(session *s)
+static pps_status load(session *s, pps_source *ret)
 {
-    s->script = s->options->words[0];
-    for (uint32_t i = 0; i < s->options->n_defines; i++)
-        PPS_TRY(pps_set_param(s->st, s->options->defines[i].name, s->options->defines[i].value));
-    pps_source source = {0};
     char reason[256] = "";
-    pps_status status = loader_script(&s->loader, s->script, &source, reason);
-    if (status != PPS_OK)
+    s->script = s->options->words[0];
+    if (loader_script(&s->loader, s->script, ret, reason) != PPS_OK)
         return pps_error(s->st, (pps_span){0}, 971, "cannot read '%s': %s", s->script, reason);
     s->script_dir = s->loader.root;
-    status = pps_eval(s->st, s->script, source.resolved, source.text, source.bytes);
-    loader_release(NULL, &source);
+    return PPS_OK;
+}
+
+/* `source` is released. */
+static pps_status evaluate(session *s, pps_source *source)
+{
+    pps_status status = PPS_OK;
+    for (uint32_t i = 0; i < s->options->n_defines && status == PPS_OK; i++)
+        status = pps_set_param(s->st, s->options->defines[i].name, s->options->defines[i].value);
+    if (status == PPS_OK)
+        status = pps_eval(s->st, s->script, source->resolved, source->text, source->bytes);
+    loader_release(NULL, source);
     return status;
+}
+
+pps_status session_eval(session *s)
+{
+    pps_source source = {0};
+    PPS_TRY(load(s, &source));
+    return evaluate(s, &source);
 }
 
 pps_status session_script(session *s)
 {
-    PPS_TRY(session_eval(s));
-    return ir_program_finish(s->program);
+    pps_source source = {0};
+    PPS_TRY(load(s, &source));
+    if (plan_file_detect(source.text, source.bytes) == PLAN_FILE_NONE) {
+        PPS_TRY(evaluate(s, &source));
+        return ir_program_finish(s->program);
+    }
+    loader_release(NULL, &source);
+    return pps_error(s->st, (pps_span){0}, 975, "'%s' is a plan file; `pps %s` needs a script",
+                     s->script, s->options->command->name);
 }
 
 /* -n must be what the script places: another number would leave ranks idle or missing. */
@@ -107,16 +129,19 @@ static pps_status check_ranks(session *s)
     const pps_directive *train = s->program->train.source;
     pps_span span = last ? last->span : train ? train->span : (pps_span){0};
     pps_diag *d = pps_diag_start(s->st, PPS_SEV_ERROR, 972, span,
-                                 "-n asks for %llu ranks, but the script places %u",
-                                 (unsigned long long)asked, s->plans->n_ranks);
+                                 "-n asks for %llu ranks, but the %s %u",
+                                 (unsigned long long)asked,
+                                 s->from_file ? "plan file has" : "script places",
+                                 s->plans->n_ranks);
     if (last) {
         pps_diag_label(d, "the last place");
         if (train)
             pps_diag_also(d, train->span, "the model that is placed");
-    } else {
+    } else if (!s->from_file) {
         pps_diag_label(d, "no place: one rank");
     }
-    pps_diag_help(d, "leave -n away: the script says how many ranks there are");
+    pps_diag_help(d, "leave -n away: the %s says how many ranks there are",
+                  s->from_file ? "file" : "script");
     return pps_diag_done(d);
 }
 
@@ -135,9 +160,19 @@ pps_status session_compile(session *s, const char *stage)
 
 pps_status session_plans(session *s, const cli_options *options)
 {
+    pps_source source = {0};
     PPS_TRY(session_open(s, options));
-    PPS_TRY(session_script(s));
-    return session_compile(s, NULL);
+    PPS_TRY(load(s, &source));
+    if (plan_file_detect(source.text, source.bytes) == PLAN_FILE_NONE) {
+        PPS_TRY(evaluate(s, &source));
+        PPS_TRY(ir_program_finish(s->program));
+        return session_compile(s, NULL);
+    }
+    s->from_file = true;
+    pps_status status = session_read_plans(s, &source);
+    loader_release(NULL, &source);
+    PPS_TRY(status);
+    return check_ranks(s);
 }
 
 pps_status session_rows(session *s, const char *expression)

@@ -18,6 +18,7 @@ typedef struct session {
     plan_set *plans; /* after session_compile */
     loader loader;
     reporter reporter;
+    bool from_file;  /* the plans were read from a plan file: there is no program behind them */
     const char *script; /* as the command line names it; "" without one */
     const char
         *script_dir; /* canonical; borrowed from the loader. What data paths are relative to */
@@ -34,7 +35,8 @@ pps_status session_eval(session *s);
 pps_status session_script(session *s);
 /* Compile what the script made. `stage` is a stage to print onto stdout, or NULL. Checks -n. */
 pps_status session_compile(session *s, const char *stage);
-/* All three. */
+/* All three; or, where the first word names a plan file (which its first bytes tell), that file's
+ * plans, validated and proved. */
 pps_status session_plans(session *s, const cli_options *options);
 
 /* The schedule's rows by `expression`, with the stdlib's schedules in scope, into s->program. */
@@ -42,6 +44,14 @@ pps_status session_rows(session *s, const char *expression);
 
 /* Write `text` to the file `path`, or to stdout when that is NULL. */
 pps_status session_output(session *s, const char *path, const char *text);
+
+/* plan_file.c: the plans of `source`, a plan file, into s->plans: E0976 for options that only a
+ * script can honour, E11xx and what pps_prove finds. */
+pps_status session_read_plans(session *s, const pps_source *source);
+/* s->plans as a file: text where `path` ends in .txt. Written beside it and renamed. E0974. */
+pps_status session_write_plans(session *s, const char *path);
+/* The rows that the plans of a file ran, into s->program; E0977 where they cannot be told. */
+pps_status session_plan_rows(session *s);
 
 /* Ctrl-C interrupts the script from session_open to this call, which gives SIGINT back. */
 void session_release_sigint(void);
