@@ -52,7 +52,7 @@ typedef struct layout {
     /* by tensor, valid for this chunk's */
     home *homes;
     uint32_t *uses;    /* [n_tensors] gradient contributions from inside */
-    where *d_bw;       /* [n_tensors] where BW finds the gradient */
+    home *d_bw;        /* [n_tensors] where BW finds the gradient */
     where *grads;      /* [n_tensors] gradient once summed, in this pass */
     ir_range *contrib; /* [n_tensors] in contrib_list */
     where *contrib_list;
@@ -437,12 +437,8 @@ static pps_status emit_op(layout *l, uint32_t i, ir_phase phase, where *values)
             continue;
         ir_id t = op->out[a.index];
         if (split_bw) {
-            resolved[j] = l->d_bw[t];
-            if (resolved[j].kind == W_BIND)
-                PPS_TRY(
-                    bind(l, (uint8_t)(resolved[j].offset == UINT64_MAX ? BIND_GRAD_IN : BIND_HELD),
-                         resolved[j].offset == UINT64_MAX ? resolved[j].index : 0,
-                         resolved[j].offset == UINT64_MAX ? 0 : resolved[j].offset, &resolved[j]));
+            if (l->d_bw[t].what != BIND_WORK)
+                PPS_TRY(at_home(l, l->d_bw[t], 0, &resolved[j]));
         } else {
             PPS_TRY(gradient(l, t, split_bi && l->runs_bw[i] && has_letter(op, IR_PHASE_BW, 'd'),
                              &resolved[j]));
@@ -684,12 +680,13 @@ static pps_status build(layout *l, pass_chunk *chunk, pps_pass pass)
         const ir_op *op = op_at(l, i);
         for (uint32_t o = 0; o < op->n_out; o++) {
             where w = l->grads[op->out[o]];
-            l->d_bw[op->out[o]] = (where){0};
+            home *d = &l->d_bw[op->out[o]];
+            *d = (home){.what = BIND_WORK};
             if (w.kind == W_TEMP)
-                l->d_bw[op->out[o]] = (where){W_BIND, 0, l->temps[w.index].offset};
+                *d = (home){.what = BIND_HELD, .offset = l->temps[w.index].offset};
             else if (w.kind == W_BIND)
-                l->d_bw[op->out[o]] = (where){
-                    W_BIND, l->cx->binds[l->program->binds.begin + w.index].index, UINT64_MAX};
+                *d = (home){.what = BIND_GRAD_IN,
+                            .index = l->cx->binds[l->program->binds.begin + w.index].index};
         }
         for (int k = 0; k < 4; k++)
             if (l->held_h[i][k] != UINT64_MAX)
