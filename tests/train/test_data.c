@@ -231,8 +231,10 @@ static void oracle_tokens(void **state)
 {
     fixture *f = *state;
     const char *path = fixture_oracle("gpt2_tiny_tokens.bin");
-    if (path == NULL)
+    if (path == NULL) {
+        print_message("no gpt2_tiny_tokens.bin among the oracles\n");
         skip();
+    }
     data_set d;
     char *absolute = realpath(path, NULL);
     make(&d, IR_SOURCE_TOKENS, absolute, 1, 250);

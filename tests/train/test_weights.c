@@ -441,8 +441,10 @@ static void oracle_gpt2(void **state)
 {
     fixture *f = *state;
     const char *path = fixture_oracle("gpt2_tiny.bin");
-    if (path == NULL)
+    if (path == NULL) {
+        print_message("no gpt2_tiny.bin among the oracles\n");
         skip();
+    }
     enum { C = 48, L = 4 };
     static const struct {
         const char *name;
@@ -485,8 +487,10 @@ static void oracle_qwen3_moe(void **state)
 {
     fixture *f = *state;
     const char *path = fixture_oracle("qwen3_moe_tiny.safetensors");
-    if (path == NULL)
+    if (path == NULL) {
+        print_message("no qwen3_moe_tiny.safetensors among the oracles\n");
         skip();
+    }
     enum { C = 48, L = 4, E = 8, H = 32, PER_LAYER = 12 };
     static const struct {
         const char *name;
