@@ -159,11 +159,11 @@ static pps_status collect_steps(check *c)
     PASS_ALLOC(c->reduces, &c->mem, n_windows);
     PASS_ALLOC(c->last_adds, &c->mem, n_windows);
     PPS_TRY(learn(c, 0));
-    for (uint32_t i = 0; i < p->n_steps; i++)
-        if (plan_is(p->steps[i].kind, PLAN_BUCKET)) {
+    for (uint32_t i = 0; i < p->n_steps; i++) {
+        PPS_TRY(learn(c, p->steps[i].stream)); /* a plan may compute on any stream */
+        if (plan_is(p->steps[i].kind, PLAN_BUCKET))
             PPS_TRY(take_step(c, i));
-            PPS_TRY(learn(c, p->steps[i].stream));
-        }
+    }
     return PPS_OK;
 }
 

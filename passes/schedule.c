@@ -59,6 +59,10 @@ static pps_status just_in_time(pass_cx *cx)
                 cx->jit[node] = cx->slot_last[group][slot[node] - 2];
         }
     }
+    for (uint32_t e = 0; e < cx->n_extra; e++) { /* those that a row names are where it says */
+        cx->jit[schedule_vertex(d, cx->extra_src[e])] = IR_NONE;
+        cx->jit[schedule_vertex(d, cx->extra_dst[e])] = IR_NONE;
+    }
     return PPS_OK;
 }
 
