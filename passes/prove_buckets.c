@@ -108,6 +108,8 @@ static pps_status take_step(check *c, uint32_t i)
     const plan_bucket *b = &c->p->buckets[bucket];
     bucket_steps *steps = &c->buckets[bucket];
     bool windowed = s->n_bindings > 0, in_range = w < steps->n_windows;
+    if (plan_is(s->kind, PLAN_COLLECTIVE) && plan_work_of(c->set, s)->bytes != b->bytes)
+        return wrong(c, i, "this carries more or less than its bucket");
     switch ((plan_step_kind)s->kind) {
     case PLAN_UPDATE:
         return once(c, &steps->update, i);
