@@ -5,15 +5,19 @@
  *   block:  [ arena_block | ...used... | free ]      the newest block is first in the list
  *
  * A request that does not fit the current block gets a new one; the rest of the old block is lost,
- * except that large requests get a block of their own behind the current one.
+ * except that large requests get a block of their own behind the current one. Really large blocks
+ * lie on huge pages where the system has them: first touching small ones costs more than using
+ * them.
  */
 #include "lang/arena.h"
 
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 enum { ALIGN = 16, FIRST_BLOCK = 4096, LAST_BLOCK = 1 << 20 };
+enum { HUGE_PAGE = 2 << 20, HUGE_BLOCK = 8 << 20 };
 
 struct arena_block {
     struct arena_block *next;
@@ -33,9 +37,21 @@ void *arena_realloc(const arena *a, void *ptr, size_t old_bytes, size_t new_byte
     return realloc(ptr, new_bytes);
 }
 
+/* As malloc. */
+static void *huge_new(size_t bytes)
+{
+    size_t rounded = (bytes + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
+    void *p = aligned_alloc(HUGE_PAGE, rounded);
+    if (p != NULL)
+        madvise(p, rounded, MADV_HUGEPAGE); /* advice: failing changes nothing but speed */
+    return p;
+}
+
 static struct arena_block *block_new(arena *a, size_t bytes)
 {
-    struct arena_block *block = arena_realloc(a, NULL, 0, bytes);
+    struct arena_block *block = a->alloc == NULL && bytes >= HUGE_BLOCK
+                                    ? huge_new(bytes)
+                                    : arena_realloc(a, NULL, 0, bytes);
     if (block != NULL) {
         block->bytes = bytes;
         a->bytes += bytes;

@@ -80,6 +80,8 @@ static pps_status run_passes(pass_cx *cx)
         arena_done(cx->phase);
         if (passes[i].run == pass_schedule)
             arena_done(cx->ordering);
+        if (o->ran != NULL)
+            o->ran(o->ran_ud, passes[i].name);
         if (o->verify && cx->dag->n_runs > 0)
             PPS_TRY(dag_verify(cx->dag));
         if (o->dump_stage != NULL)

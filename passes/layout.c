@@ -53,6 +53,7 @@ typedef struct layout {
     home *homes;
     uint32_t *uses;    /* [n_tensors] gradient contributions from inside */
     home *d_bw;        /* [n_tensors] where BW finds the gradient */
+    where *values;     /* [n_tensors] where this pass has a value without a home */
     where *grads;      /* [n_tensors] gradient once summed, in this pass */
     ir_range *contrib; /* [n_tensors] in contrib_list */
     where *contrib_list;
@@ -636,11 +637,23 @@ static pps_status finish_program(layout *l, uint64_t *held_bytes)
     return PPS_OK;
 }
 
+/* What the pass before left about the chunk's tensors. */
+static void forget(layout *l)
+{
+    for (uint32_t i = 0; i < l->c->ops.n; i++) {
+        const ir_op *op = op_at(l, i);
+        for (uint32_t k = 0; k < op->n_in + op->n_out; k++) {
+            ir_id t = k < op->n_in ? op->in[k] : op->out[k - op->n_in];
+            l->values[t] = l->grads[t] = (where){0};
+            l->contrib[t].n = 0;
+        }
+    }
+}
+
 static pps_status build(layout *l, pass_chunk *chunk, pps_pass pass)
 {
-    const ir_graph *g = l->cx->program->graph;
-    where *values;
-    PASS_ALLOC(values, l->cx->scratch, g->n_tensors);
+    where *values = l->values;
+    forget(l);
     l->pass = pass;
     l->program = &chunk->programs[pass];
     *l->program = (pass_program){.id = IR_NONE, .binds = {l->cx->n_binds, 0}};
@@ -649,10 +662,6 @@ static pps_status build(layout *l, pass_chunk *chunk, pps_pass pass)
         for (uint32_t i = 0; i < l->c->ops.n; i++)
             PPS_TRY(emit_op(l, i, IR_PHASE_F, values));
         return finish_program(l, NULL);
-    }
-    for (uint32_t t = 0; t < g->n_tensors; t++) {
-        l->grads[t] = (where){0};
-        l->contrib[t].n = 0;
     }
     if (pass != PPS_PASS_BW)
         for (uint32_t i = 0; i < l->c->ops.n; i++)
@@ -752,6 +761,7 @@ pps_status pass_layout(pass_cx *cx)
     PASS_ALLOC(l.homes, cx->scratch, g->n_tensors);
     PASS_ALLOC(l.uses, cx->scratch, g->n_tensors);
     PASS_ALLOC(l.d_bw, cx->scratch, g->n_tensors);
+    PASS_ALLOC(l.values, cx->scratch, g->n_tensors);
     PASS_ALLOC(l.grads, cx->scratch, g->n_tensors);
     PASS_ALLOC(l.contrib, cx->scratch, g->n_tensors);
     PASS_ALLOC(l.has_d, cx->scratch, g->n_tensors);

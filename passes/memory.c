@@ -2,206 +2,31 @@
  *
  * memory.c: where each buffer of a plan lies, and when its bytes may be used again.
  *
- * Buffers are placed in the order in which steps first write them. Bytes that were used before are
- * free for a step only if every earlier access happens before it: accesses of its own stream do; an
- * access on another stream does when the step's clock has seen it. Free segments therefore
- * remember, per stream, the last access of what lay there. No wait is added to reuse
- * memory. Buffers begin aligned; their sizes, and so the arena's, are exact.
+ * Steps of several streams run side by side, so a buffer is not free when the last step that
+ * touches it has been issued: bytes may be used again by steps that are known to run after every
+ * access. No wait is added to reuse memory. Of each access, `clock` tells the first step from which
+ * on all steps that begin a buffer know it; with that, a buffer is a span of issue positions, and
+ * what remains is to stack spans:
  *
- * A schedule's steady state asks for the same sizes over and over: free segments hang in bins by
- * exact size, and the latest that may be used is taken at once. Otherwise all free segments are
- * walked by offset, adjacent usable ones joined, and the smallest that fits is cut; if none fits
- * the arena grows.
+ *   offset ^    +-----+ +---+            spans that overlap in time lie apart;
+ *          | +--+--+  | |   +-+--+       the highest end is what the plan needs,
+ *          | |  a  | b| | c   | d|       the most bytes live at one step is the least
+ *          +-+-----+--+-+-----+--+-> step    that any way could need
+ *
+ * Placing the largest first mostly ends within a few percent of the bound, best fit in issue order
+ * costs least; memory_search.c's other orders are tried where neither serves, until one does, and
+ * the best is kept. Of a long schedule, only as many repetitions are placed as memory_period.c
+ * needs to continue them. All of this is the same on every machine.
  */
-#include "passes/pass.h"
+#include "passes/memory.h"
 
 #include <string.h>
 
-enum { N_BINS = 1024, PROBES = 4 };
-
-typedef struct segment { /* PLAN_ALIGN bytes each */
-    uint32_t offset, units;
-    uint32_t above, below;       /* neighbours by offset, used or free; IR_NONE */
-    uint32_t bin_next, bin_prev; /* free: others of its bin; free list of records: next */
-    bool free;
-} segment;
-
-typedef struct placer {
-    arena *mem;
-    const plan_step *steps;
-    const uint32_t *clock; /* [n_steps][n_streams]: last step known complete + 1 */
-    uint32_t n_streams;
-    segment *segments;
-    uint32_t *history; /* [segments][n_streams]: last access + 1 */
-    uint32_t n, cap, unused;
-    uint32_t bottom, top_segment, top;
-    uint32_t n_free; /* free segments */
-    uint32_t bins[N_BINS];
-} placer;
-
-static uint32_t bin_of(uint32_t units)
-{
-    return (units * 2654435761u) >> 22;
-}
-
-static uint32_t *history_of(const placer *p, uint32_t s)
-{
-    return p->history + (size_t)s * p->n_streams;
-}
-
-static pps_status new_segment(placer *p, uint32_t *ret)
-{
-    if (p->unused != IR_NONE) {
-        *ret = p->unused;
-        p->unused = p->segments[*ret].bin_next;
-    } else {
-        if (p->n == p->cap) {
-            uint32_t cap = p->cap * 2 + 256;
-            segment *segments = arena_new(p->mem, cap * sizeof *segments);
-            uint32_t *history = arena_new(p->mem, (size_t)cap * p->n_streams * sizeof *history);
-            if (segments == NULL || history == NULL)
-                return PPS_ERR_NOMEM;
-            if (p->n > 0) {
-                memcpy(segments, p->segments, p->n * sizeof *segments);
-                memcpy(history, p->history, (size_t)p->n * p->n_streams * sizeof *history);
-            }
-            p->segments = segments;
-            p->history = history;
-            p->cap = cap;
-        }
-        *ret = p->n++;
-    }
-    memset(history_of(p, *ret), 0, p->n_streams * sizeof *p->history);
-    return PPS_OK;
-}
-
-static void enter_bin(placer *p, uint32_t i)
-{
-    segment *s = &p->segments[i];
-    uint32_t *bin = &p->bins[bin_of(s->units)];
-    s->free = true;
-    s->bin_prev = IR_NONE;
-    s->bin_next = *bin;
-    if (*bin != IR_NONE)
-        p->segments[*bin].bin_prev = i;
-    *bin = i;
-    p->n_free++;
-}
-
-static void leave_bin(placer *p, uint32_t i)
-{
-    segment *s = &p->segments[i];
-    if (s->bin_prev != IR_NONE)
-        p->segments[s->bin_prev].bin_next = s->bin_next;
-    else
-        p->bins[bin_of(s->units)] = s->bin_next;
-    if (s->bin_next != IR_NONE)
-        p->segments[s->bin_next].bin_prev = s->bin_prev;
-    s->free = false;
-    p->n_free--;
-}
-
-static bool usable(const placer *p, uint32_t i, uint32_t step)
-{
-    const uint32_t *h = history_of(p, i), *known = p->clock + (size_t)step * p->n_streams;
-    for (uint32_t k = 0; k < p->n_streams; k++)
-        if (h[k] > (k == p->steps[step].stream ? step : known[k]))
-            return false;
-    return true;
-}
-
-/* Segment `i` takes in its free neighbour above. */
-static void join(placer *p, uint32_t i)
-{
-    uint32_t above = p->segments[i].above, *a = history_of(p, i);
-    const uint32_t *b = history_of(p, above);
-    leave_bin(p, above);
-    leave_bin(p, i);
-    for (uint32_t k = 0; k < p->n_streams; k++)
-        a[k] = b[k] > a[k] ? b[k] : a[k];
-    p->segments[i].units += p->segments[above].units;
-    p->segments[i].above = p->segments[above].above;
-    if (p->segments[i].above != IR_NONE)
-        p->segments[p->segments[i].above].below = i;
-    else
-        p->top_segment = i;
-    p->segments[above].bin_next = p->unused;
-    p->unused = above;
-    enter_bin(p, i);
-}
-
-/* Cut segment `i` to `units`; the rest stays free with the same history. */
-static pps_status cut(placer *p, uint32_t i, uint32_t units)
-{
-    uint32_t rest;
-    if (p->segments[i].units == units)
-        return PPS_OK;
-    PPS_TRY(new_segment(p, &rest));
-    segment *s = &p->segments[i], *r = &p->segments[rest];
-    memcpy(history_of(p, rest), history_of(p, i), p->n_streams * sizeof *p->history);
-    *r = (segment){
-        .offset = s->offset + units, .units = s->units - units, .above = s->above, .below = i};
-    if (s->above != IR_NONE)
-        p->segments[s->above].below = rest;
-    else
-        p->top_segment = rest;
-    s->above = rest;
-    s->units = units;
-    enter_bin(p, rest);
-    return PPS_OK;
-}
-
-static pps_status grow_top(placer *p, uint32_t units, uint32_t step, uint32_t *ret)
-{
-    uint32_t last = p->top_segment;
-    bool reused = last != IR_NONE && p->segments[last].free && usable(p, last, step);
-    if (units >= UINT32_MAX - (p->top - (reused ? p->segments[last].units : 0)))
-        return PPS_ERR_LIMIT;
-    if (reused) {
-        leave_bin(p, last);
-        p->top += units - p->segments[last].units;
-        p->segments[last].units = units;
-        *ret = last;
-        return PPS_OK;
-    }
-    PPS_TRY(new_segment(p, ret));
-    p->segments[*ret] =
-        (segment){.offset = p->top, .units = units, .above = IR_NONE, .below = last};
-    if (last != IR_NONE)
-        p->segments[last].above = *ret;
-    p->top_segment = *ret;
-    if (p->bottom == IR_NONE)
-        p->bottom = *ret;
-    p->top += units;
-    return PPS_OK;
-}
-
-static pps_status take(placer *p, uint32_t units, uint32_t step, uint32_t *ret)
-{
-    uint32_t best = IR_NONE, probes = 0;
-    for (uint32_t i = p->bins[bin_of(units)]; i != IR_NONE && probes < PROBES;
-         i = p->segments[i].bin_next, probes++)
-        if (p->segments[i].units == units && usable(p, i, step)) {
-            leave_bin(p, i);
-            *ret = i;
-            return PPS_OK;
-        }
-    for (uint32_t i = p->n_free > 0 ? p->bottom : IR_NONE; i != IR_NONE; i = p->segments[i].above) {
-        if (!p->segments[i].free || !usable(p, i, step))
-            continue;
-        while (p->segments[i].above != IR_NONE && p->segments[p->segments[i].above].free &&
-               usable(p, p->segments[i].above, step))
-            join(p, i);
-        if (p->segments[i].units >= units &&
-            (best == IR_NONE || p->segments[i].units < p->segments[best].units))
-            best = i;
-    }
-    if (best == IR_NONE)
-        return grow_top(p, units, step, ret);
-    leave_bin(p, best);
-    *ret = best;
-    return cut(p, best, units);
-}
+enum {
+    FEW = 4096,          /* spans up to which largest first comes first */
+    FEW_FOR_CLIMB = 700, /* spans up to which single ones are moved about */
+    MANY = 16384         /* spans from which on repetitions are looked for */
+};
 
 memory_life memory_life_of(uint64_t bytes, uint8_t what)
 {
@@ -214,52 +39,359 @@ memory_life memory_life_of(uint64_t bytes, uint8_t what)
                          .what = what};
 }
 
+/* ---- Spans
+ * --------------------------------------------------------------------------------------- */
+
+typedef struct timeline {
+    const plan_step *steps;
+    uint32_t n_steps;
+    const uint32_t *clock; /* [n_steps][n_streams]: last step known complete + 1 */
+    uint32_t n_streams;
+} timeline;
+
+/* The stream that is walked now knows of each other stream's steps below clock[stream], of those
+ * from at[stream] on for the first time: no step of it before `until` did. */
+static void learn(const timeline *t, uint32_t own, const uint32_t *clock, uint32_t *at,
+                  const uint32_t *next, uint32_t until, uint32_t *blocked)
+{
+    for (uint32_t s = 0; s < t->n_streams; s++)
+        for (; s != own && at[s] < clock[s]; at[s] = next[at[s]])
+            if (until > blocked[at[s]])
+                blocked[at[s]] = until;
+}
+
+/* blocked[step]: the first step from which on every step that begins a buffer runs after it. */
+static pps_status find_blocked(arena *mem, const timeline *t, const memory_life *lives,
+                               const uint32_t *order, uint32_t n, uint32_t **ret)
+{
+    uint32_t *next, *begin, *at, *all, *blocked;
+    PASS_ALLOC(blocked, mem, t->n_steps);
+    PASS_ALLOC(next, mem, t->n_steps); /* step of the same stream */
+    PASS_ALLOC(begin, mem, t->n_streams);
+    PASS_ALLOC(at, mem, t->n_streams);
+    PASS_ALLOC(all, mem, t->n_streams);
+    for (uint32_t s = 0; s < t->n_streams; s++)
+        begin[s] = all[s] = t->n_steps;
+    for (uint32_t i = t->n_steps; i-- > 0;) {
+        next[i] = begin[t->steps[i].stream];
+        begin[t->steps[i].stream] = i;
+    }
+    for (uint32_t s = 0; s < t->n_streams; s++) {
+        uint32_t until = 0;
+        memcpy(at, begin, t->n_streams * sizeof *at);
+        for (uint32_t i = 0; i < n; i++) {
+            uint32_t step = lives[order[i]].first;
+            if (t->steps[step].stream != s || step + 1 == until)
+                continue;
+            learn(t, s, t->clock + (size_t)step * t->n_streams, at, next, until, blocked);
+            until = step + 1;
+        }
+        if (until > 0)
+            learn(t, s, all, at, next, until, blocked);
+    }
+    *ret = blocked;
+    return PPS_OK;
+}
+
+static pps_status make_spans(arena *mem, const timeline *t, const memory_life *lives,
+                             const uint32_t *order, uint32_t n, memory_span **ret)
+{
+    memory_span *spans;
+    uint32_t *blocked;
+    PPS_TRY(find_blocked(mem, t, lives, order, n, &blocked));
+    if ((spans = arena_new(mem, ((size_t)n + 1) * sizeof *spans)) == NULL)
+        return PPS_ERR_NOMEM;
+    for (uint32_t i = 0; i < n; i++) {
+        const memory_life *l = &lives[order[i]];
+        uint32_t end = l->last + 1;
+        for (uint32_t k = 0; k < l->n_access; k++)
+            end = blocked[l->access[k]] > end ? blocked[l->access[k]] : end;
+        spans[i] = (memory_span){
+            .first = l->first, .end = end, .units = l->units, .what = l->what, .slack = l->slack};
+    }
+    *ret = spans;
+    return PPS_OK;
+}
+
+/* Most bytes live at one step. */
+static pps_status most_live(arena *mem, const memory_life *lives, const uint32_t *order, uint32_t n,
+                            uint32_t n_steps, uint64_t *ret)
+{
+    uint64_t *ended, live = 0, most = 0; /* [n_steps] bytes that a step is the last to touch */
+    PASS_ALLOC(ended, mem, n_steps);
+    for (uint32_t i = 0; i < n; i++) {
+        const memory_life *l = &lives[order[i]];
+        ended[l->last] += (uint64_t)l->units * PLAN_ALIGN - l->slack;
+    }
+    for (uint32_t t = 0, i = 0; t < n_steps; t++) {
+        for (; i < n && lives[order[i]].first == t; i++)
+            live += (uint64_t)lives[order[i]].units * PLAN_ALIGN - lives[order[i]].slack;
+        most = live > most ? live : most;
+        live -= ended[t];
+    }
+    *ret = most;
+    return PPS_OK;
+}
+
+/* ---- Best fit in issue order
+ * --------------------------------------------------------------------- */
+
+typedef struct gap {
+    uint32_t offset, units;
+} gap;
+
+typedef struct gaps { /* free bytes below the top, by offset; none touch */
+    gap *items;
+    uint32_t n, cap;
+    uint64_t top;
+} gaps;
+
+static pps_status give(arena *mem, gaps *g, uint32_t offset, uint32_t units)
+{
+    uint32_t lo = 0, hi = g->n;
+    while (lo < hi) {
+        uint32_t mid = lo + (hi - lo) / 2;
+        if (g->items[mid].offset < offset)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    bool below = lo > 0 && g->items[lo - 1].offset + g->items[lo - 1].units == offset;
+    bool above = lo < g->n && offset + units == g->items[lo].offset;
+    if (below) {
+        g->items[lo - 1].units += units;
+        if (!above)
+            return PPS_OK;
+        g->items[lo - 1].units += g->items[lo].units;
+        memmove(g->items + lo, g->items + lo + 1, (--g->n - lo) * sizeof *g->items);
+    } else if (above) {
+        g->items[lo] = (gap){offset, units + g->items[lo].units};
+    } else {
+        if (g->n == g->cap) {
+            uint32_t cap = g->cap * 2 + 64;
+            gap *items = arena_new(mem, cap * sizeof *items);
+            if (items == NULL)
+                return PPS_ERR_NOMEM;
+            if (g->n > 0)
+                memcpy(items, g->items, g->n * sizeof *items);
+            g->items = items;
+            g->cap = cap;
+        }
+        memmove(g->items + lo + 1, g->items + lo, (g->n++ - lo) * sizeof *g->items);
+        g->items[lo] = (gap){offset, units};
+    }
+    return PPS_OK;
+}
+
+static uint32_t take(gaps *g, uint32_t units)
+{
+    uint32_t best = IR_NONE, least = UINT32_MAX;
+    for (uint32_t i = 0; i < g->n && least != units; i++)
+        if (g->items[i].units >= units && g->items[i].units < least) {
+            best = i;
+            least = g->items[i].units;
+        }
+    if (best != IR_NONE) {
+        gap *from = &g->items[best];
+        uint32_t offset = from->offset;
+        from->offset += units;
+        from->units -= units;
+        if (from->units == 0)
+            memmove(from, from + 1, (--g->n - best) * sizeof *from);
+        return offset;
+    }
+    /* the arena grows, from its last gap if that reaches the top */
+    uint64_t offset = g->top;
+    if (g->n > 0 && g->items[g->n - 1].offset + (uint64_t)g->items[g->n - 1].units == g->top)
+        offset = g->items[--g->n].offset;
+    g->top = offset + units;
+    return (uint32_t)offset;
+}
+
+pps_status memory_best_fit(const memory_problem *p, uint32_t *offset, uint64_t *ret_bytes)
+{
+    uint32_t *ending, *begin; /* spans by end: ending[begin[t] ..) */
+    gaps g = {0};
+    uint64_t most = 0;
+    PASS_ALLOC(begin, p->mem, p->n_steps + 1);
+    if ((ending = arena_new(p->mem, ((size_t)p->n + 1) * sizeof *ending)) == NULL)
+        return PPS_ERR_NOMEM;
+    for (uint32_t i = 0; i < p->n; i++)
+        begin[p->spans[i].end]++;
+    for (uint32_t t = 0, at = 0; t <= p->n_steps; t++) {
+        at += begin[t];
+        begin[t] = at;
+    }
+    for (uint32_t i = p->n; i-- > 0;) /* from each list's end, which becomes its begin */
+        ending[--begin[p->spans[i].end]] = i;
+    uint32_t ended = 0;
+    for (uint32_t i = 0; i < p->n; i++) {
+        const memory_span *s = &p->spans[i];
+        for (; ended < begin[s->first + 1]; ended++)
+            PPS_TRY(give(p->mem, &g, offset[ending[ended]], p->spans[ending[ended]].units));
+        offset[i] = take(&g, s->units);
+        if (g.top >= UINT32_MAX) {
+            *ret_bytes = UINT64_MAX;
+            return PPS_OK;
+        }
+        uint64_t end = memory_end(s, offset[i]);
+        most = end > most ? end : most;
+    }
+    *ret_bytes = most;
+    return PPS_OK;
+}
+
+/* ---- All ways
+ * ------------------------------------------------------------------------------------ */
+
+typedef struct answer {
+    uint32_t *offset;        /* of the problem, or of a shorter one with `kept` periods */
+    uint32_t *section;       /* of `n` periods, to be repeated from the begin-th on */
+    uint32_t kept, begin, n; /* n = 0: the whole problem was solved */
+    uint64_t bytes;
+} answer;
+
+typedef struct search {
+    memory_problem whole, problem; /* all spans; the problem at hand, whole or shorter */
+    uint64_t live;
+    memory_period period;
+    uint32_t kept; /* periods of the shorter problem */
+    answer best, tried;
+} search;
+
+static pps_status solve(search *s, int how)
+{
+    const memory_problem *p = &s->problem;
+    answer *a = &s->tried;
+    a->kept = s->kept;
+    a->n = a->begin = 0;
+    if (how < 0)
+        return memory_best_fit(p, a->offset, &a->bytes);
+    return how < MEMORY_ORDERS ? memory_largest_first(p, how, a->offset, &a->bytes)
+                               : memory_climb(p, a->offset, &a->bytes);
+}
+
+static pps_status try_way(search *s, int how)
+{
+    PPS_TRY(solve(s, how));
+    if (s->tried.bytes < s->best.bytes) {
+        answer better = s->tried;
+        s->tried.offset = s->best.offset;
+        s->best = better;
+    }
+    return PPS_OK;
+}
+
+static pps_status try_all(search *s)
+{
+    const memory_problem *p = &s->problem;
+    int first = p->n <= FEW ? 0 : -1; /* what mostly serves, or what costs least */
+    PPS_TRY(try_way(s, first));
+    for (int how = -1; how < MEMORY_ORDERS && s->best.bytes > p->goal; how++)
+        if (how != first)
+            PPS_TRY(try_way(s, how));
+    if (p->n <= FEW_FOR_CLIMB && s->best.bytes > p->goal)
+        PPS_TRY(try_way(s, MEMORY_ORDERS));
+    return PPS_OK;
+}
+
+/* ---- Long schedules
+ * ------------------------------------------------------------------------------ */
+
+/* The best answer to a shorter problem, found by `how`, for all: a section whose repetitions make
+ * up for what was left out. For that, a few periods more may have to be kept. */
+static pps_status lengthen(search *s, int how)
+{
+    answer *a = &s->best;
+    uint32_t begin, n;
+    uint64_t bytes;
+    PPS_TRY(memory_recurrence(&s->problem, &s->period, s->kept, a->offset, &begin, &n));
+    uint32_t missing = (s->period.n - s->kept) % n;
+    if (missing > 0) {
+        s->kept += missing;
+        a->bytes = UINT64_MAX;
+        PPS_TRY(memory_shorten(&s->whole, &s->period, s->kept, &s->problem));
+        PPS_TRY(try_way(s, how));
+        if (a->bytes == UINT64_MAX || s->kept == s->period.n)
+            return PPS_OK;
+    }
+    a->begin = begin;
+    a->n = n;
+    a->section = arena_new(s->whole.mem, ((size_t)n * s->period.spans + 1) * sizeof *a->section);
+    if (a->section == NULL)
+        return PPS_ERR_NOMEM;
+    PPS_TRY(memory_section(&s->problem, &s->period, begin, n, a->offset, a->section, &bytes));
+    a->bytes = bytes > a->bytes ? bytes : a->bytes;
+    return PPS_OK;
+}
+
+/* Find on a shorter problem which way serves, and continue its answer; if that leaves holes, place
+ * everything that way. */
+static pps_status try_shorter(search *s)
+{
+    uint64_t least = UINT64_MAX;
+    int how = -1, way = 0;
+    PPS_TRY(memory_shorten(&s->whole, &s->period, s->kept, &s->problem));
+    for (; how < MEMORY_ORDERS && least > s->problem.goal; how++) {
+        PPS_TRY(try_way(s, how));
+        if (s->best.bytes < least)
+            way = how;
+        least = s->best.bytes;
+    }
+    if (least <= s->problem.goal)
+        PPS_TRY(lengthen(s, way));
+    if (least <= s->problem.goal && s->best.bytes <= s->problem.goal)
+        return PPS_OK;
+    s->problem = s->whole;
+    s->best.bytes = UINT64_MAX;
+    PPS_TRY(try_way(s, way));
+    return s->best.bytes == UINT64_MAX && way >= 0 ? try_way(s, -1) : PPS_OK;
+}
+
+/* Offsets of all spans from the best answer. */
+static void spread(const search *s, memory_life *lives, const uint32_t *order)
+{
+    const answer *a = &s->best;
+    uint32_t begin = s->period.first + a->begin * s->period.spans, n = a->n * s->period.spans;
+    uint32_t out = a->n > 0 ? (s->period.n - a->kept) * s->period.spans : 0;
+    for (uint32_t i = 0, at = 0; i < s->whole.n; i++) {
+        bool inside = i >= begin && i - begin < out;
+        lives[order[i]].offset = inside       ? a->section[at]
+                                 : i >= begin ? a->offset[i - out]
+                                              : a->offset[i];
+        at = inside && at + 1 < n ? at + 1 : 0;
+    }
+}
+
 pps_status memory_place(arena *scratch, memory_life *lives, const uint32_t *order, uint32_t n,
                         const plan_step *steps, uint32_t n_steps, const uint32_t *clock,
                         uint32_t n_streams, uint64_t *ret_bytes, uint64_t *ret_max_live)
 {
-    placer p = {.mem = scratch,
-                .steps = steps,
-                .clock = clock,
-                .n_streams = n_streams,
-                .unused = IR_NONE,
-                .bottom = IR_NONE,
-                .top_segment = IR_NONE};
-    uint32_t *ending, *begin, *lies_in; /* lives by last step: counting sort */
-    uint64_t live = 0, most = 0, end = 0;
-    memset(p.bins, 0xff, sizeof p.bins);
-    PASS_ALLOC(begin, scratch, n_steps + 1);
-    PASS_ALLOC(ending, scratch, n);
-    PASS_ALLOC(lies_in, scratch, n);
-    for (uint32_t i = 0; i < n; i++)
-        begin[lives[order[i]].last + 1]++;
-    for (uint32_t t = 0; t < n_steps; t++)
-        begin[t + 1] += begin[t];
-    for (uint32_t i = 0; i < n; i++)
-        ending[begin[lives[order[i]].last]++] = i;
-    /* begin[t] is now the end of t's lives */
-    uint32_t next_end = 0, next = 0;
-    for (uint32_t t = 0; t < n_steps; t++) {
-        for (; next < n && lives[order[next]].first == t; next++) {
-            memory_life *l = &lives[order[next]];
-            PPS_TRY(take(&p, l->units, t, &lies_in[next]));
-            l->offset = p.segments[lies_in[next]].offset;
-            uint64_t last = ((uint64_t)l->offset + l->units) * PLAN_ALIGN - l->slack;
-            end = last > end ? last : end;
-            live += (uint64_t)l->units * PLAN_ALIGN - l->slack;
-        }
-        most = live > most ? live : most;
-        for (; next_end < begin[t]; next_end++) {
-            const memory_life *l = &lives[order[ending[next_end]]];
-            uint32_t *h = history_of(&p, lies_in[ending[next_end]]);
-            for (uint32_t k = 0; k < l->n_access; k++)
-                if (h[steps[l->access[k]].stream] < l->access[k] + 1)
-                    h[steps[l->access[k]].stream] = l->access[k] + 1;
-            enter_bin(&p, lies_in[ending[next_end]]);
-            live -= (uint64_t)l->units * PLAN_ALIGN - l->slack;
-        }
+    timeline t = {.steps = steps, .n_steps = n_steps, .clock = clock, .n_streams = n_streams};
+    search s = {.whole = {.mem = scratch, .n = n, .n_steps = n_steps}};
+    memory_span *spans;
+    PPS_TRY(most_live(scratch, lives, order, n, n_steps, &s.live));
+    PPS_TRY(make_spans(scratch, &t, lives, order, n, &spans));
+    s.whole.spans = spans;
+    s.whole.goal = s.live + s.live / 20;
+    s.problem = s.whole;
+    s.best.bytes = UINT64_MAX;
+    s.best.offset = arena_new(scratch, ((size_t)n + 1) * sizeof *s.best.offset);
+    s.tried.offset = arena_new(scratch, ((size_t)n + 1) * sizeof *s.tried.offset);
+    if (s.best.offset == NULL || s.tried.offset == NULL)
+        return PPS_ERR_NOMEM;
+    if (n >= MANY)
+        PPS_TRY(memory_period_find(&s.whole, &s.period));
+    if (s.period.n > 0) {
+        uint32_t reach = memory_period_reach(&s.whole, &s.period);
+        s.kept = MANY / 2 / s.period.spans;
+        s.kept = s.kept < 8 * reach + 4 ? 8 * reach + 4 : s.kept;
     }
-    *ret_bytes = end;
-    *ret_max_live = most;
+    PPS_TRY(s.period.n > 3 * s.kept && s.kept > 0 ? try_shorter(&s) : try_all(&s));
+    if (n > 0 && s.best.bytes == UINT64_MAX)
+        return PPS_ERR_LIMIT;
+    spread(&s, lives, order);
+    *ret_bytes = n > 0 ? s.best.bytes : 0;
+    *ret_max_live = s.live;
     return PPS_OK;
 }

@@ -21,6 +21,8 @@ typedef struct pass_options {
     const pass_machine *machine; /* NULL: a default */
     ir_print_fn dump;
     void *dump_ud;
+    void (*ran)(void *ud, const char *pass); /* a pass has ended; NULL: nobody asks */
+    void *ran_ud;
 } pass_options;
 
 /* Apply the directives of `p`, order, prove and lower. On PPS_OK *ret is owned: pps_plan_free. On

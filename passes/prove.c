@@ -287,9 +287,20 @@ static pps_status prove(prover *p)
     PPS_TRY(match_transfers(p));
     PPS_TRY(check_cycles(p));
     PPS_TRY(check_once(p));
-    for (uint32_t g = 0; g < set->n_groups; g++)
-        PPS_TRY(pass_prove_memory(p->st, set, &set->plans[g], p->mem));
     return PPS_OK;
+}
+
+/* Memory plan by plan, each in scratch memory of its own: at no time are two plans' held. */
+static pps_status prove_memory(pps_state *st, const plan_set *set)
+{
+    pps_status status = PPS_OK;
+    for (uint32_t g = 0; g < set->n_groups && status == PPS_OK; g++) {
+        arena mem;
+        arena_init(&mem, NULL, NULL);
+        status = pass_prove_memory(st, set, &set->plans[g], &mem);
+        arena_done(&mem);
+    }
+    return status;
 }
 
 pps_status pps_prove(pps_state *st, const plan_set *set)
@@ -299,6 +310,8 @@ pps_status pps_prove(pps_state *st, const plan_set *set)
     prover p = {.st = st, .set = set, .mem = &mem};
     pps_status status = prove(&p);
     arena_done(&mem);
+    if (status == PPS_OK)
+        status = prove_memory(st, set);
     return status == PPS_OK ? prove_buckets(st, set) : status;
 }
 

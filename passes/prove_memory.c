@@ -88,26 +88,20 @@ static bool all_before(const memory_prover *p, const uint32_t *last, uint32_t st
 /* Position of the first active block at `offset` or beyond. */
 static uint32_t find_active(const memory_prover *p, uint64_t offset)
 {
-    uint32_t lo = 0, hi = p->n_active;
-    while (lo < hi) {
-        uint32_t mid = lo + (hi - lo) / 2;
-        if (p->plan->blocks[p->active[mid]].offset < offset)
-            lo = mid + 1;
-        else
-            hi = mid;
+    uint32_t lo = 0;
+    for (uint32_t n = p->n_active; n > 0; n /= 2) { /* no branch to mispredict */
+        uint32_t half = n - n / 2;
+        lo = p->plan->blocks[p->active[lo + half - 1]].offset < offset ? lo + half : lo;
     }
     return lo;
 }
 
 static uint32_t find_segment(const memory_prover *p, uint64_t offset) /* the first ending beyond */
 {
-    uint32_t lo = 0, hi = p->n_segments;
-    while (lo < hi) {
-        uint32_t mid = lo + (hi - lo) / 2;
-        if (p->segments[mid].end <= offset)
-            lo = mid + 1;
-        else
-            hi = mid;
+    uint32_t lo = 0;
+    for (uint32_t n = p->n_segments; n > 0; n /= 2) {
+        uint32_t half = n - n / 2;
+        lo = p->segments[lo + half - 1].end <= offset ? lo + half : lo;
     }
     return lo;
 }

@@ -80,7 +80,7 @@ check_json() {
     run_pps check two.pps --json
     expect_status 0 || return 1
     [ "$(wc -l <"$out")" -eq 1 ] || { why "one object is one line"; return 1; }
-    for field in ranks nodes edges plan_steps peak_bytes bubble compile_ms settings; do
+    for field in ranks nodes edges plan_steps peak_bytes memory bubble compile_ms settings; do
         [ -n "$(json_field $field)" ] || { why "no $field"; return 1; }
     done
     [ "$(json_field ranks)" = 2 ] || { why "ranks: $(json_field ranks)"; return 1; }
