@@ -8,6 +8,11 @@
  * Waits: a step needs to wait only for the latest of its predecessors on each other stream, and not
  * even for that if it, or what it already waits for, is known to come later. `clock` holds, per
  * step and stream, the last step known complete when the step starts.
+ *
+ * A rank that only ever sends on a stream would never learn that what it sent has arrived, and
+ * could never use those buffers again. So the first compute of a row group also waits for the
+ * communication that the global order puts before the group before: that has mostly ended, and what
+ * follows the global order cannot wait in a circle.
  */
 #include "passes/lower.h"
 
@@ -29,6 +34,10 @@ typedef struct lower {
     uint32_t *need;      /* [n_streams] */
     uint32_t *waits;     /* growing */
     uint32_t cap_waits;
+    uint32_t *next_on;        /* [n_steps] the next of the same stream so far, or IR_NONE */
+    uint32_t *settled;        /* [n_streams] the first step that may still go on */
+    uint32_t row_group;       /* of the last compute */
+    uint32_t seq, seq_before; /* where it, and the group before it, begin in the global order */
 } lower;
 
 static uint64_t aligned(uint64_t bytes)
@@ -72,6 +81,36 @@ static void needs_of(lower *l, uint32_t v)
             need(l, cx->extra_list[e]);
 }
 
+/* At the first compute of a row group: wait for communication that was due by the group before. */
+static void settle(lower *l, uint32_t v)
+{
+    const pass_cx *cx = l->cx;
+    const plan_step *steps = l->plan->steps;
+    const uint32_t *issue = cx->issue + cx->group_issue[l->plan->group].begin;
+    if (cx->node_slot[v] == l->row_group)
+        return;
+    l->row_group = cx->node_slot[v];
+    l->seq_before = l->seq;
+    l->seq = cx->seq[v];
+    for (uint32_t s = 1; s < cx->dag->n_streams; s++) {
+        uint32_t next = l->settled[s];
+        for (; next != IR_NONE && cx->seq[issue[next]] < l->seq_before; next = l->next_on[next])
+            if (!plan_is(steps[next].kind, PLAN_BUCKET))
+                need(l, issue[next]);
+        l->settled[s] = next;
+    }
+}
+
+static void enter_stream(lower *l, uint32_t stream, uint32_t step)
+{
+    uint32_t before = l->stream_at[stream];
+    l->next_on[step] = IR_NONE;
+    if (before > 0)
+        l->next_on[before - 1] = step;
+    if (l->settled[stream] == IR_NONE)
+        l->settled[stream] = step;
+}
+
 static pps_status set_waits(lower *l, uint32_t v, uint32_t step)
 {
     plan *p = l->plan;
@@ -79,6 +118,9 @@ static pps_status set_waits(lower *l, uint32_t v, uint32_t step)
     uint32_t n = l->cx->dag->n_streams, *clock = l->clock + (size_t)step * n;
     memset(l->need, 0, n * sizeof *l->need);
     needs_of(l, v);
+    if (s->kind == PLAN_COMPUTE)
+        settle(l, v);
+    enter_stream(l, s->stream, step);
     uint32_t before = l->stream_at[s->stream];
     if (before > 0) {
         memcpy(clock, l->clock + (size_t)(before - 1) * n, n * sizeof *clock);
@@ -190,7 +232,7 @@ static pps_status make_step(lower *l, uint32_t v, uint32_t step)
                      .work = l->work_of[2 * run + (r->kind == PLAN_COMPUTE && pass == PPS_PASS_B)],
                      .mb = dag_mb(d, v),
                      .bindings = l->plan->n_bindings,
-                     .seq = cx->seq[v],
+                     .seq = plan_is(r->kind, PLAN_LOCAL) ? 0 : cx->seq[v],
                      .row_group = IR_NONE,
                      .place = l->run_place[run]};
     PPS_TRY(set_waits(l, v, step));
@@ -346,6 +388,11 @@ static pps_status lower_group(lower *l, uint32_t group)
     PASS_ALLOC(l->clock, l->mem, (size_t)issue.n * d->n_streams);
     PASS_ALLOC(l->stream_at, l->mem, d->n_streams);
     PASS_ALLOC(l->need, l->mem, d->n_streams);
+    PASS_ALLOC(l->next_on, l->mem, issue.n);
+    PASS_ALLOC(l->settled, l->mem, d->n_streams);
+    memset(l->settled, 0xff, d->n_streams * sizeof *l->settled);
+    l->row_group = IR_NONE;
+    l->seq = l->seq_before = 0;
     for (uint32_t i = 0; i < issue.n; i++) {
         PPS_TRY(make_step(l, cx->issue[issue.begin + i], i));
         p->dropless |= p->steps[i].kind == PLAN_ALL_TO_ALL;

@@ -4,7 +4,7 @@
  *
  * Steps of several streams run side by side, so a buffer is not free when the last step that
  * touches it has been issued: bytes may be used again by steps that are known to run after every
- * access. No wait is added to reuse memory. Of each access, `clock` tells the first step from which
+ * access. Of each access, `clock` tells the first step from which
  * on all steps that begin a buffer know it; with that, a buffer is a span of issue positions, and
  * what remains is to stack spans:
  *

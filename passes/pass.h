@@ -75,7 +75,7 @@ typedef struct pass_cx {
     /* schedule */
     uint32_t *jit; /* [n_nodes] SEND: compute node of the receiving group its transfer waits for */
     uint32_t *sorted; /* alive nodes in one global order */
-    uint32_t *seq;    /* [n_nodes] communication: from 1 */
+    uint32_t *seq;    /* [n_nodes] communications up to it in that order */
     uint32_t *issue;  /* nodes; group g's in group_issue[g], in issue order */
     ir_range *group_issue;
     uint32_t *step; /* [n_nodes] index in its group's issue order */

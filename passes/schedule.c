@@ -324,7 +324,7 @@ static pps_status sort_all(pass_cx *cx, schedule_graph *s)
             const dag_run *end = &d->runs[d->node_run[ends[i]]];
             free_at[end->group * d->n_streams + end->stream] = k.end;
             cx->sorted[at++] = ends[i];
-            cx->seq[ends[i]] = plan_is(r->kind, PLAN_LOCAL) ? 0 : seq;
+            cx->seq[ends[i]] = seq;
         }
         n_taken++;
         schedule_successors(s, v, release, &k);
