@@ -10,9 +10,9 @@
  * step and stream, the last step known complete when the step starts.
  *
  * A rank that only ever sends on a stream would never learn that what it sent has arrived, and
- * could never use those buffers again. So the first compute of a row group also waits for the
- * communication that the global order puts before the group before: that has mostly ended, and what
- * follows the global order cannot wait in a circle.
+ * could never use those buffers again. So the first compute of a row group also waits for the sends
+ * that the global order puts before the group before: they have mostly ended, and what follows the
+ * global order cannot wait in a circle.
  */
 #include "passes/lower.h"
 
@@ -81,7 +81,7 @@ static void needs_of(lower *l, uint32_t v)
             need(l, cx->extra_list[e]);
 }
 
-/* At the first compute of a row group: wait for communication that was due by the group before. */
+/* At the first compute of a row group: wait for sends that were due by the group before. */
 static void settle(lower *l, uint32_t v)
 {
     const pass_cx *cx = l->cx;
@@ -95,7 +95,7 @@ static void settle(lower *l, uint32_t v)
     for (uint32_t s = 1; s < cx->dag->n_streams; s++) {
         uint32_t next = l->settled[s];
         for (; next != IR_NONE && cx->seq[issue[next]] < l->seq_before; next = l->next_on[next])
-            if (!plan_is(steps[next].kind, PLAN_BUCKET))
+            if (steps[next].kind == PLAN_SEND)
                 need(l, issue[next]);
         l->settled[s] = next;
     }

@@ -24,7 +24,7 @@
 
 enum {
     FEW = 4096,          /* spans up to which largest first comes first */
-    FEW_FOR_CLIMB = 700, /* spans up to which single ones are moved about */
+    FEW_FOR_CLIMB = 300, /* spans up to which single ones are moved about */
     MANY = 16384         /* spans from which on repetitions are looked for */
 };
 
@@ -110,6 +110,23 @@ static pps_status make_spans(arena *mem, const timeline *t, const memory_life *l
             .first = l->first, .end = end, .units = l->units, .what = l->what, .slack = l->slack};
     }
     *ret = spans;
+    return PPS_OK;
+}
+
+/* Most bytes of spans at one step: what no placing of them can go below. */
+static pps_status most_spanned(const memory_problem *p, uint64_t *ret)
+{
+    uint64_t *ended, held = 0, most = 0;
+    PASS_ALLOC(ended, p->mem, p->n_steps + 1);
+    for (uint32_t i = 0; i < p->n; i++)
+        ended[p->spans[i].end] += memory_end(&p->spans[i], 0);
+    for (uint32_t t = 0, i = 0; t < p->n_steps; t++) {
+        held -= ended[t];
+        for (; i < p->n && p->spans[i].first == t; i++)
+            held += memory_end(&p->spans[i], 0);
+        most = held > most ? held : most;
+    }
+    *ret = most;
     return PPS_OK;
 }
 
@@ -253,7 +270,6 @@ typedef struct answer {
 
 typedef struct search {
     memory_problem whole, problem; /* all spans; the problem at hand, whole or shorter */
-    uint64_t live;
     memory_period period;
     uint32_t kept; /* periods of the shorter problem */
     answer best, tried;
@@ -370,10 +386,13 @@ pps_status memory_place(arena *scratch, memory_life *lives, const uint32_t *orde
     timeline t = {.steps = steps, .n_steps = n_steps, .clock = clock, .n_streams = n_streams};
     search s = {.whole = {.mem = scratch, .n = n, .n_steps = n_steps}};
     memory_span *spans;
-    PPS_TRY(most_live(scratch, lives, order, n, n_steps, &s.live));
+    uint64_t least;
+    PPS_TRY(most_live(scratch, lives, order, n, n_steps, ret_max_live));
     PPS_TRY(make_spans(scratch, &t, lives, order, n, &spans));
     s.whole.spans = spans;
-    s.whole.goal = s.live + s.live / 20;
+    PPS_TRY(most_spanned(&s.whole, &least));
+    s.whole.goal = *ret_max_live + *ret_max_live / 20;
+    s.whole.goal = least > s.whole.goal ? least + least / 100 : s.whole.goal;
     s.problem = s.whole;
     s.best.bytes = UINT64_MAX;
     s.best.offset = arena_new(scratch, ((size_t)n + 1) * sizeof *s.best.offset);
@@ -392,6 +411,5 @@ pps_status memory_place(arena *scratch, memory_life *lives, const uint32_t *orde
         return PPS_ERR_LIMIT;
     spread(&s, lives, order);
     *ret_bytes = n > 0 ? s.best.bytes : 0;
-    *ret_max_live = s.live;
     return PPS_OK;
 }

@@ -278,7 +278,7 @@ pps_status memory_largest_first(const memory_problem *p, int how, uint32_t *offs
  * --------------------------------------------------------------------------------------- */
 
 enum { CLIMBS = 5 };
-static const uint64_t climb_work = 3u << 20; /* comparisons of one climb */
+enum { CLIMB_WORK = 4096 }; /* comparisons of one climb, per span */
 
 typedef struct placed {
     uint32_t offset, top, first, end;
@@ -350,7 +350,7 @@ static uint64_t climb(climber *c)
     uint32_t from;
     c->work = 0;
     uint64_t bytes = place_rest(c, c->order, 0, c->now);
-    while (bytes > c->p->goal && c->work < climb_work && move_one(c, &from)) {
+    while (bytes > c->p->goal && c->work < (uint64_t)CLIMB_WORK * c->p->n && move_one(c, &from)) {
         uint32_t n = 0;
         for (uint32_t i = 0; i < c->p->n; i++)
             if (c->now[i].rank < from)

@@ -118,7 +118,8 @@ static void what_is_made_passes(void **state)
 }
 
 /* Waits are the fewest that keep the edges: without any one of them, some memory would be used too
- * early. Only receives have waits for another reason: they are held back until they are needed. */
+ * early. Only receives have waits for another reason, they are held back until they are needed; and
+ * computes wait for sends lest their buffers are lost, whether or not others take their place. */
 static void no_wait_can_be_dropped(void **state)
 {
     uint32_t dropped = 0, refused = 0, held_back = 0;
@@ -136,7 +137,8 @@ static void no_wait_can_be_dropped(void **state)
                 waits[was.n_waits - 1] = waits[k];
                 waits[k] = mine;
                 dropped++;
-                if (code == 0 && s->kind == PLAN_RECV) {
+                bool for_send = s->kind == PLAN_COMPUTE && p->steps[mine].kind == PLAN_SEND;
+                if (code == 0 && (s->kind == PLAN_RECV || for_send)) {
                     held_back++;
                     continue;
                 }
