@@ -208,6 +208,7 @@ static void long_schedules_lose_no_more(void **state)
     uint32_t *clock = calloc(MOST * PERIOD, sizeof *clock);
     memory_life *lives = calloc(MOST * KINDS, sizeof *lives);
     uint32_t *order = calloc(MOST * KINDS, sizeof *order);
+    uint64_t at_first = 0;
     (void)state;
     assert_true(steps != NULL && clock != NULL && lives != NULL && order != NULL);
     for (uint32_t i = 0; i < MOST * PERIOD; i++)
@@ -230,7 +231,10 @@ static void long_schedules_lose_no_more(void **state)
             memory_place(&scratch, lives, order, n, steps, n_steps, clock, 1, &bytes, &most),
             PPS_OK);
         arena_done(&scratch);
-        assert_true(bytes >= most && bytes * 10 <= most * 11);
+        assert_true(bytes >= most);
+        if (n_periods == 20)
+            at_first = bytes;
+        assert_true(bytes * 20 <= at_first * 21);
         for (uint32_t i = 0; i < n; i++)
             for (uint32_t j = i + 1; j < n && lives[j].first <= lives[i].last; j++)
                 assert_true(lives[i].offset + lives[i].units <= lives[j].offset ||
