@@ -259,6 +259,7 @@ static pps_status add_border(pass_cx *cx, hop_cx *h, uint32_t link, dag_end end)
                    .group = (uint16_t)d->chunks[chunk].group,
                    .chunk = forward ? l->dst : l->src,
                    .link = link,
+                   .teams = d->chunks[chunk].ep_teams,
                    .pair = IR_NONE,
                    .span = shard->source->span};
     if (kind == PLAN_ALL_TO_ALL && forward == (end == DAG_SRC))
