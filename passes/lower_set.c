@@ -102,7 +102,7 @@ pps_status lower_tables(pass_cx *cx)
         for (uint32_t c = 0; c < g->n_chunks; c++)
             for (uint32_t i = 0; i < g->chunks[c].ops.n; i++) {
                 const ir_op *op = &g->ops[g->lists[g->chunks[c].ops.begin + i]];
-                if (op->kind == IR_ROUTER || op->kind == IR_CROSS_ENTROPY || op->kind == IR_MSE)
+                if (ir_op_has_loss((ir_op_kind)op->kind))
                     set->losses[at++] =
                         (plan_loss_slot){.group = d->chunks[c].group, .aux = op->kind == IR_ROUTER};
             }
