@@ -51,7 +51,8 @@ static pps_status configure(pass_cx *cx, dag_bucket *k)
     const ir_directive *s = &cx->program->directives[k->directive];
     if (!k->reduced)
         return PPS_OK;
-    PPS_TRY(pass_stream(cx, s->stream, "reduce", &k->reduce_stream));
+    bool replicates = cx->program->kinds[k->directive] == PPS_DIR_REPLICATE;
+    PPS_TRY(pass_stream(cx, s->stream, replicates ? "reduce" : "tensor", &k->reduce_stream));
     k->zero = (uint8_t)s->zero;
     k->every = s->every > 0 ? s->every : 1;
     if (k->zero == 0)
@@ -167,30 +168,28 @@ pps_status pass_buckets(pass_cx *cx)
                     continue;
                 }
                 first_chunk[q] = c;
-                bool cut = cx->param_cuts[q][0].teams != IR_NONE, spread = false;
-                for (int j = 0; cut && j < PLAN_MAX_CUTS; j++)
-                    spread |= cx->param_cuts[q][j].teams == d->groups[group].tensor;
-                spread &= d->groups[group].tensor != IR_NONE;
+                bool cut = cx->param_cuts[q][0].teams != IR_NONE;
+                bool spread = cx->param_shares != NULL && cx->param_shares[q].cut;
                 uint64_t bytes = pass_held_elems(cx, q) * 4;
-                uint32_t teams = IR_NONE;
-                if (k->replicate != IR_NONE)
+                uint32_t teams = IR_NONE, by = k->replicate;
+                if (by == IR_NONE && pass_team_sums(cx, group, q))
+                    by = cx->group_tensor[group];
+                if (by != IR_NONE)
                     PPS_TRY(pass_teams_gradients(cx, group, q, &teams));
-                const ir_directive *s =
-                    k->replicate != IR_NONE ? &p->directives[k->replicate] : NULL;
+                const ir_directive *s = by != IR_NONE ? &p->directives[by] : NULL;
                 uint64_t most = s != NULL ? s->bucket_bytes : 0;
                 uint32_t stage = s != NULL && s->zero >= 2 ? dag_stage(g, c) : IR_NONE;
                 uint32_t o = 0;
-                while (o < n_open && (open[o].directive != k->replicate || open[o].cut != cut ||
-                                      open[o].spread != spread || open[o].teams != teams ||
-                                      open[o].stage != stage))
+                while (o < n_open &&
+                       (open[o].directive != by || open[o].cut != cut || open[o].spread != spread ||
+                        open[o].teams != teams || open[o].stage != stage))
                     o++;
                 if (o == n_open || (most > 0 && open[o].bytes + bytes > most)) {
                     if (o == n_open)
                         n_open++;
-                    open[o] =
-                        (open_bucket){k->replicate, stage, teams, cut, spread, d->n_buckets, 0};
+                    open[o] = (open_bucket){by, stage, teams, cut, spread, d->n_buckets, 0};
                     d->buckets[d->n_buckets++] = (dag_bucket){.group = group,
-                                                              .directive = k->replicate,
+                                                              .directive = by,
                                                               .teams = teams,
                                                               .spread = spread,
                                                               .reduced = teams != IR_NONE};

@@ -15,7 +15,8 @@ static pps_status check_clauses(pass_cx *cx, const ir_directive *s)
     const pps_clause *capacity = pps_directive_clause(s->source, "capacity");
     if (s->as[0] != 'e')
         return pps_diag_done(pass_diag(cx, s, as != NULL ? as->span : s->source->span, 420,
-                                       "this version shards experts: `as %s` is not available",
+                                       "this version shards experts and tensors: `as %s` is not "
+                                       "available",
                                        s->as));
     if (capacity != NULL)
         return pps_diag_done(
@@ -82,7 +83,7 @@ static pps_status shard_chunk(pass_cx *cx, ir_directive *s, uint32_t i, uint32_t
     for (uint32_t k = 0; k < chunk->params.n; k++) {
         uint32_t q = g->lists[chunk->params.begin + k];
         if (g->params[q].flags & IR_PARAM_EXPERT)
-            cx->param_cuts[q][0] = (plan_cut){.teams = teams, .dim = 0};
+            PPS_TRY(pass_cut_param(cx, q, (plan_cut){.teams = teams, .dim = 0, .blocks = 1}));
     }
     s->applied = true;
     return PPS_OK;
@@ -102,7 +103,7 @@ static pps_status check_shared(pass_cx *cx)
             uint32_t id = g->lists[g->chunks[c].params.begin + i], teams;
             const ir_param *q = &g->params[id];
             PPS_TRY(pass_teams_gradients(cx, k->group, id, &teams));
-            if (teams == IR_NONE)
+            if (teams == IR_NONE || pass_team_sums(cx, k->group, id))
                 continue;
             char tags[128];
             const ir_directive *place = &p->directives[k->place];
@@ -124,10 +125,6 @@ pps_status pass_shard(pass_cx *cx)
     ir_program *p = cx->program;
     const ir_graph *g = p->graph;
     char text[256];
-    PASS_ALLOC(cx->param_cuts, cx->scratch, g->n_params);
-    for (uint32_t i = 0; i < g->n_params; i++)
-        for (int k = 0; k < PLAN_MAX_CUTS; k++)
-            cx->param_cuts[i][k] = (plan_cut){.teams = IR_NONE};
     for (uint32_t i = 0; i < p->n_directives; i++) {
         if (p->kinds[i] == PPS_DIR_RECOMPUTE || p->kinds[i] == PPS_DIR_OFFLOAD) {
             const ir_directive *s = &p->directives[i];
@@ -136,7 +133,7 @@ pps_status pass_shard(pass_cx *cx)
                           "this version keeps all activations: `%s` is not available",
                           pps_directive_word(s->source->kind)));
         }
-        if (p->kinds[i] != PPS_DIR_SHARD)
+        if (p->kinds[i] != PPS_DIR_SHARD || p->directives[i].as[0] == 't')
             continue;
         ir_directive *s = &p->directives[i];
         uint32_t matched = 0;

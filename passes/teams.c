@@ -36,10 +36,10 @@ pps_status pass_teams_add(pass_cx *cx, const uint32_t *ranks, uint32_t n_ranks, 
             return PPS_OK;
         }
     }
-    PPS_TRY(grow(cx->mem, (void **)&set->teams, &cx->cap_teams, set->n_teams, 1,
-                 sizeof *set->teams));
-    PPS_TRY(grow(cx->mem, (void **)&set->team_ranks, &cx->cap_team_ranks, set->n_team_ranks, n_ranks,
-                 sizeof *set->team_ranks));
+    PPS_TRY(
+        grow(cx->mem, (void **)&set->teams, &cx->cap_teams, set->n_teams, 1, sizeof *set->teams));
+    PPS_TRY(grow(cx->mem, (void **)&set->team_ranks, &cx->cap_team_ranks, set->n_team_ranks,
+                 n_ranks, sizeof *set->team_ranks));
     *ret = set->n_teams;
     set->teams[set->n_teams++] =
         (plan_teams){.ranks = set->n_team_ranks, .n_ranks = n_ranks, .size = size};
@@ -95,9 +95,8 @@ pps_status pass_teams_alike(pass_cx *cx, uint32_t group, const uint32_t *by, uin
     for (uint32_t r = 0; r < k->n_ranks; r++)
         sorted[at[key[r]]++] = ranks[r];
     *ret = IR_NONE;
-    return n_keys < k->n_ranks
-               ? pass_teams_add(cx, sorted, k->n_ranks, k->n_ranks / n_keys, ret)
-               : PPS_OK;
+    return n_keys < k->n_ranks ? pass_teams_add(cx, sorted, k->n_ranks, k->n_ranks / n_keys, ret)
+                               : PPS_OK;
 }
 
 pps_status pass_teams_given(pass_cx *cx, const ir_directive *s, uint32_t chunk, uint32_t *ret)
@@ -140,15 +139,13 @@ pps_status pass_teams_gradients(pass_cx *cx, uint32_t group, uint32_t param, uin
     const dag_group *k = &cx->dag->groups[group];
     const plan_cut *cuts = cx->param_cuts[param];
     uint32_t by[PLAN_MAX_CUTS + 1], n = 0;
-    bool tensor = false;
     for (int i = 0; i < PLAN_MAX_CUTS; i++) {
         if (cuts[i].teams == IR_NONE)
             continue;
-        tensor |= cuts[i].teams == k->tensor;
         by[n++] = cuts[i].teams;
     }
     /* what a tensor team computes on equal values is equal already */
-    if (k->tensor != IR_NONE && !k->tensor_splits_sequence && !tensor)
+    if (k->tensor != IR_NONE && !cx->param_shares[param].parts && !cx->param_shares[param].cut)
         by[n++] = k->tensor;
     return pass_teams_alike(cx, group, by, n, ret);
 }
