@@ -2,7 +2,8 @@
  *
  * regions.c: the model graph as the directives see it, before anything is placed.
  *
- *   - A tag that no directive and no row names does not cut: chunks are as large as they can be.
+ *   - Tags by which models offer their parts to `shard .. as tensor` and `as sequence` cut nothing
+ * in a script that does not name them: chunks are as large as they can be.
  *   - In regions that `shard .. as tensor` names, and around them, tensors get the sizes that one
  *     rank of a team has (tensor_infer.c), and between the op that makes a form and one that needs
  *     another a border (borders.def) comes, and with it a cut:
@@ -27,7 +28,7 @@ typedef struct rewrite {
     ir_graph *to;                    /* tensors have the same ids, new ones follow */
     tensor_layout *lay;              /* NULL: no tensor directive */
     ir_id *op;                       /* [from->n_ops] new ids */
-    ir_id *tagset;                   /* [from->n_tagsets] with the named tags alone */
+    ir_id *tagset;                   /* [from->n_tagsets] without tags that do not count */
     ir_id (*forms)[IR_BORDER_COUNT]; /* [to->n_tensors at first] behind a border, IR_NONE */
     ir_id (*sums)[IR_BORDER_COUNT];  /* the same of their sums */
     ir_id chunk_first;               /* first op of the chunk that is being filled */
@@ -36,17 +37,21 @@ typedef struct rewrite {
 /* ---- which tags count --------------------------------------------------------------------------
  */
 
-static bool is_named(const pass_cx *cx, const char *tag)
+static bool counts(const pass_cx *cx, const char *tag)
 {
+    static const char *const offers[] = {"TP", "CP"};
     const ir_program *p = cx->program;
+    bool offered = false;
+    for (size_t i = 0; i < sizeof offers / sizeof *offers; i++)
+        offered |= strcmp(tag, offers[i]) == 0;
     for (uint32_t i = 0; i < p->n_terms; i++)
         if (p->terms[i].tag != NULL && strcmp(p->terms[i].tag, tag) == 0)
             return true;
-    return strcmp(tag, "PP") == 0; /* rows without filters name stages */
+    return !offered;
 }
 
-/* map[tagset]: the tagset of `to` that has its named tags. *ret: some tag is not named. */
-static pps_status named_tagsets(rewrite *r, bool *ret)
+/* map[tagset]: the tagset of `to` that has its tags that count. *ret: some do not. */
+static pps_status counting_tagsets(rewrite *r, bool *ret)
 {
     const ir_graph *g = r->from;
     *ret = false;
@@ -56,7 +61,7 @@ static pps_status named_tagsets(rewrite *r, bool *ret)
         uint32_t n = 0;
         for (uint32_t k = 0; k < g->tagsets[i].n; k++) {
             const ir_tag *tag = &g->tags[g->tagsets[i].begin + k];
-            if (is_named(r->cx, tag->name))
+            if (counts(r->cx, tag->name))
                 kept[n++] = *tag;
         }
         *ret |= n < g->tagsets[i].n;
@@ -401,7 +406,7 @@ pps_status pass_regions(pass_cx *cx)
         any |= is_tensor(p, i);
     PASS_ALLOC(r.to, cx->scratch, 1);
     PPS_TRY(begin_graph(&r));
-    PPS_TRY(named_tagsets(&r, &drop));
+    PPS_TRY(counting_tagsets(&r, &drop));
     if (!any && !drop)
         return PPS_OK;
     if (any) {
