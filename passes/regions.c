@@ -110,6 +110,14 @@ static uint32_t home_of(const pass_cx *cx, uint32_t chunk)
     return IR_NONE;
 }
 
+/* Two directives may be about one region if they are about different microbatches of it. */
+static bool of_microbatches(const pass_cx *cx, uint32_t directive, uint32_t chunk)
+{
+    pass_match m;
+    return pass_match_chunk(cx, &cx->program->directives[directive].filter, chunk, &m) &&
+           m.mb != NULL;
+}
+
 static pps_status check_region(pass_cx *cx, uint32_t i, uint32_t chunk, const pass_match *m,
                                uint32_t before)
 {
@@ -117,15 +125,18 @@ static pps_status check_region(pass_cx *cx, uint32_t i, uint32_t chunk, const pa
     const ir_directive *s = &p->directives[i];
     const ir_graph *g = p->graph;
     char text[256], tags[128];
-    if (m->mb != NULL || m->pass != NULL || m->comm != NULL)
-        return pps_diag_done(
-            pass_diag(cx, s, s->source->subject_span, 419,
-                      "shard names regions of the model, not microbatches or passes: %s",
-                      pass_filter_text(cx, &s->filter, text, sizeof text)));
+    if (m->pass != NULL || m->comm != NULL)
+        return pps_diag_done(pass_diag(cx, s, s->source->subject_span, 419,
+                                       "shard names regions and microbatches, not passes: %s",
+                                       pass_filter_text(cx, &s->filter, text, sizeof text)));
     if (s->devices.n / s->devices.n_groups < 2)
         return pps_diag_done(
             pass_diag(cx, s, s->devices.span, 410, "shard on one device has no effect"));
     if (before == IR_NONE)
+        return PPS_OK;
+    const ir_directive *first = &p->directives[before];
+    if (m->mb != NULL && of_microbatches(cx, before, chunk) && first->sequence == s->sequence &&
+        tensor_team(cx, before) == tensor_team(cx, i))
         return PPS_OK;
     pps_diag *diag = pass_diag(cx, s, s->source->span, 411, "region %s is sharded twice",
                                ir_tagset_text(g, g->chunks[chunk].tagset, tags, sizeof tags));
@@ -175,7 +186,7 @@ static pps_status find_regions(pass_cx *cx, uint32_t **ret_region, uint32_t **re
             if (!pass_match_chunk(cx, &s->filter, c, &m))
                 continue;
             PPS_TRY(check_region(cx, i, c, &m, region[c]));
-            region[c] = i;
+            region[c] = region[c] == IR_NONE ? i : region[c];
             matched++;
         }
         if (is_tensor(p, i) && matched == 0)
@@ -375,7 +386,10 @@ static pps_status check_effect(const rewrite *r)
     pass_cx *cx = r->cx;
     const ir_program *p = cx->program;
     for (uint32_t i = 0; i < p->n_directives; i++) {
-        bool any = !is_tensor(p, i);
+        bool any = !is_tensor(p, i), mentioned = false;
+        for (ir_id id = 0; id < r->from->n_ops && !any; id++)
+            mentioned |= r->lay->region[id] == i;
+        any |= !mentioned; /* of other microbatches of another directive's regions */
         for (ir_id id = 0; id < r->from->n_ops && !any; id++)
             any = r->lay->region[id] == i && r->lay->mode[id] != TENSOR_PLAIN;
         if (any)

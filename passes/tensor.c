@@ -31,36 +31,20 @@ static pps_status set_group(pass_cx *cx, uint32_t i, uint32_t c)
     return PPS_OK;
 }
 
-pps_status pass_cut_param(pass_cx *cx, uint32_t param, plan_cut cut)
-{
-    plan_cut *cuts = cx->param_cuts[param];
-    uint32_t i = 0;
-    while (i < PLAN_MAX_CUTS && cuts[i].teams != IR_NONE && cuts[i].teams != cut.teams)
-        i++;
-    if (i == PLAN_MAX_CUTS)
-        return PPS_ERR_INTERNAL;
-    cuts[i] = cut;
-    return PPS_OK;
-}
-
-/* Add to `*teams` (IR_NONE: none) the teams `more`: a tied parameter's users on several groups. */
+/* Add `more` to `*teams` (IR_NONE: none so far), unless they are among them: a parameter's users
+ * may be on several groups. */
 static pps_status join_teams(pass_cx *cx, uint32_t more, uint32_t *teams)
 {
     const plan_set *set = cx->set;
-    uint32_t *ranks;
     if (*teams == IR_NONE) {
         *teams = more;
         return PPS_OK;
     }
-    uint32_t n_old = set->teams[*teams].n_ranks, n_more = set->teams[more].n_ranks;
-    const uint32_t *old = set->team_ranks + set->teams[*teams].ranks;
-    for (uint32_t i = 0; i < n_old; i++)
-        if (old[i] == set->team_ranks[set->teams[more].ranks])
+    const plan_teams *t = &set->teams[*teams];
+    for (uint32_t i = 0; i < t->n_ranks; i++)
+        if (set->team_ranks[t->ranks + i] == set->team_ranks[set->teams[more].ranks])
             return PPS_OK;
-    PASS_ALLOC(ranks, cx->phase, n_old + n_more);
-    memcpy(ranks, old, n_old * sizeof *ranks);
-    memcpy(ranks + n_old, set->team_ranks + set->teams[more].ranks, n_more * sizeof *ranks);
-    return pass_teams_add(cx, ranks, n_old + n_more, set->teams[more].size, teams);
+    return pass_teams_merge(cx, *teams, more, teams);
 }
 
 static pps_status cut_params(pass_cx *cx)
@@ -75,7 +59,7 @@ static pps_status cut_params(pass_cx *cx)
         for (uint32_t i = 0; i < g->chunks[c].params.n; i++) {
             uint32_t q = g->lists[g->chunks[c].params.begin + i];
             const pass_param_share *share = &cx->param_shares[q];
-            plan_cut *cut = &cx->param_cuts[q][0];
+            plan_cut *cut = &cx->param_cuts[q][PASS_CUT_TENSOR];
             if (!share->cut)
                 continue;
             *cut = (plan_cut){.teams = cut->teams, .dim = share->dim, .blocks = share->blocks};
@@ -160,11 +144,13 @@ static pps_status check_links(pass_cx *cx)
     const ir_graph *g = cx->program->graph;
     roles *r;
     PPS_TRY(find_roles(cx, &r));
-    for (uint32_t c = 0; c < g->n_chunks; c++)
+    for (uint32_t c = 0; c < g->n_chunks; c++) {
+        uint32_t base = c / cx->dag->n_model_chunks * cx->dag->n_model_chunks;
         for (uint32_t k = 0; k < g->chunks[c].in.n; k++) {
             const ir_tensor *t = &g->tensors[g->lists[g->chunks[c].in.begin + k]];
-            PPS_TRY(check_link(cx, r, g->op_chunk[t->op], c));
+            PPS_TRY(check_link(cx, r, base + g->op_chunk[t->op], c));
         }
+    }
     return PPS_OK;
 }
 
@@ -176,7 +162,11 @@ pps_status pass_tensor(pass_cx *cx)
     for (uint32_t i = 0; i < p->n_directives; i++)
         for (uint32_t c = 0; c < p->graph->n_chunks && is_tensor(p, i); c++) {
             pass_match m;
+            bool means;
             if (!pass_match_chunk(cx, &p->directives[i].filter, c, &m))
+                continue;
+            PPS_TRY(pass_match_class(cx, &p->directives[i], m.mb, c, &means));
+            if (!means)
                 continue;
             PPS_TRY(set_group(cx, i, c));
             any = p->directives[i].applied = true;
