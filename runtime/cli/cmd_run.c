@@ -14,7 +14,7 @@
 
 enum { DEFAULT_STEPS = 20 };
 /* The paced backend: a compute sleeps 2 ms, communication altogether half as long as computing. */
-#define PACED_UNIT_NS 2e6
+#define PACED_UNIT_NS    2e6
 #define PACED_COMM_SHARE 0.5
 
 static void on_step(void *ud, uint64_t step, double loss, double aux_loss, double ms)
@@ -117,7 +117,7 @@ int cmd_run(const cli_options *options)
             .backend = options->backend == CLI_BACKEND_PACED ? LAUNCH_PACED : LAUNCH_CPU,
             .plain_kernels = options->kernels == CLI_KERNELS_PLAIN,
             .paced = exec_paced_share(s.plans, PACED_UNIT_NS, PACED_COMM_SHARE),
-            .trace = options->trace != NULL,
+            .trace = options->trace != NULL || options->profile != NULL,
             .save_path = options->save,
             .save_gradients_path = options->save_gradients,
             .want_hash = true,
@@ -132,6 +132,8 @@ int cmd_run(const cli_options *options)
     }
     if (status == PPS_OK && options->trace)
         status = write_trace(&s, &result);
+    if (status == PPS_OK && options->profile)
+        status = costs_write(s.st, s.plans, result.marks, options->profile);
     if (status == PPS_OK && options->log == CLI_JSON)
         print_done_json(&s, &result);
     else if (status == PPS_OK)
