@@ -63,6 +63,8 @@ static json_t *step_json(const session *s, const plan *p, uint32_t i)
         json_object_set_new(json, "sequence", json_integer(step->seq));
         json_object_set_new(json, "bytes", json_integer((json_int_t)work->bytes));
     }
+    if (work->teams != IR_NONE)
+        json_object_set_new(json, "teams", json_integer(work->teams));
     if (step->kind == PLAN_SEND || step->kind == PLAN_RECV)
         json_object_set_new(json, "peer_group", json_integer(work->peer_group));
     if (step->flags & PLAN_STEP_OVERLAP)
@@ -79,6 +81,24 @@ static json_t *bucket_json(const plan_bucket *b)
     if (b->zero > 1)
         json_object_set_new(json, "every", json_integer(b->every));
     return json;
+}
+
+/* By number, as steps name them: the ranks of each team. */
+static json_t *teams_json(const plan_set *set)
+{
+    json_t *all = json_array();
+    for (uint32_t i = 0; i < set->n_teams; i++) {
+        const plan_teams *t = &set->teams[i];
+        json_t *teams = json_array();
+        for (uint32_t at = 0; at < t->n_ranks; at += t->size) {
+            json_t *team = json_array();
+            for (uint32_t k = 0; k < t->size; k++)
+                json_array_append_new(team, json_integer(set->team_ranks[t->ranks + at + k]));
+            json_array_append_new(teams, team);
+        }
+        json_array_append_new(all, teams);
+    }
+    return all;
 }
 
 static json_t *plan_json(const session *s, const plan *p)
@@ -109,8 +129,9 @@ static bool print_json(const session *s)
         if (wanted(s, g))
             json_array_append_new(plans, plan_json(s, &s->plans->plans[g]));
     }
-    return report_json(json_pack("{s:i, s:i, s:o, s:o}", "ranks", (int)s->plans->n_ranks,
-                                 "microbatches", (int)s->plans->n_mb, "plans", plans, "settings",
+    return report_json(json_pack("{s:i, s:i, s:o, s:o, s:o}", "ranks", (int)s->plans->n_ranks,
+                                 "microbatches", (int)s->plans->n_mb, "teams",
+                                 teams_json(s->plans), "plans", plans, "settings",
                                  report_settings()),
                        true);
 }
