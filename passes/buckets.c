@@ -113,17 +113,15 @@ static pps_status check_effect(pass_cx *cx)
 {
     const dag *d = cx->dag;
     const ir_program *p = cx->program;
-    const ir_graph *g = p->graph;
     bool *shards;
     PASS_ALLOC(shards, cx->scratch, p->n_directives);
-    for (uint32_t c = 0; c < g->n_chunks; c++) {
-        const dag_chunk *k = &d->chunks[c];
-        for (uint32_t i = 0; k->replicate != IR_NONE && i < g->chunks[c].params.n; i++) {
-            uint32_t b = dag_bucket_of(d, g->lists[g->chunks[c].params.begin + i], k->group);
-            if (b != IR_NONE && d->buckets[b].zero > 0)
-                shards[k->replicate] = true;
+    for (uint32_t c = 0; c < p->graph->n_chunks; c++)
+        for (uint32_t i = 0; d->chunks[c].replicate != IR_NONE && i < p->graph->chunks[c].params.n;
+             i++) {
+            uint32_t q = p->graph->lists[p->graph->chunks[c].params.begin + i];
+            if (d->buckets[dag_bucket_of(d, q, d->chunks[c].group)].zero > 0)
+                shards[d->chunks[c].replicate] = true;
         }
-    }
     for (uint32_t i = 0; i < p->n_directives; i++) {
         const ir_directive *s = &p->directives[i];
         char text[256];

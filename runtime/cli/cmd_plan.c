@@ -83,24 +83,6 @@ static json_t *bucket_json(const plan_bucket *b)
     return json;
 }
 
-/* By number, as steps name them: the ranks of each team. */
-static json_t *teams_json(const plan_set *set)
-{
-    json_t *all = json_array();
-    for (uint32_t i = 0; i < set->n_teams; i++) {
-        const plan_teams *t = &set->teams[i];
-        json_t *teams = json_array();
-        for (uint32_t at = 0; at < t->n_ranks; at += t->size) {
-            json_t *team = json_array();
-            for (uint32_t k = 0; k < t->size; k++)
-                json_array_append_new(team, json_integer(set->team_ranks[t->ranks + at + k]));
-            json_array_append_new(teams, team);
-        }
-        json_array_append_new(all, teams);
-    }
-    return all;
-}
-
 static json_t *plan_json(const session *s, const plan *p)
 {
     const plan_set *set = s->plans;
@@ -122,16 +104,31 @@ static json_t *plan_json(const session *s, const plan *p)
                      steps);
 }
 
+/* [[0, 1], [2, 3]]: the teams that collectives of this number run in */
+static json_t *teams_json(const plan_set *set, const plan_teams *t)
+{
+    json_t *teams = json_array(), *team = NULL;
+    for (uint32_t i = 0; i < t->n_ranks; i++) {
+        if (i % t->size == 0) {
+            team = json_array();
+            json_array_append_new(teams, team);
+        }
+        json_array_append_new(team, json_integer(set->team_ranks[t->ranks + i]));
+    }
+    return teams;
+}
+
 static bool print_json(const session *s)
 {
-    json_t *plans = json_array();
+    json_t *plans = json_array(), *teams = json_array();
+    for (uint32_t i = 0; i < s->plans->n_teams; i++)
+        json_array_append_new(teams, teams_json(s->plans, &s->plans->teams[i]));
     for (uint32_t g = 0; g < s->plans->n_groups; g++) {
         if (wanted(s, g))
             json_array_append_new(plans, plan_json(s, &s->plans->plans[g]));
     }
     return report_json(json_pack("{s:i, s:i, s:o, s:o, s:o}", "ranks", (int)s->plans->n_ranks,
-                                 "microbatches", (int)s->plans->n_mb, "teams",
-                                 teams_json(s->plans), "plans", plans, "settings",
+                                 "microbatches", (int)s->plans->n_mb, "teams", teams, "plans", plans, "settings",
                                  report_settings()),
                        true);
 }
