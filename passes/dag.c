@@ -91,7 +91,7 @@ static pps_status make_links(pass_cx *cx)
             ir_id tensor = g->lists[g->chunks[c].in.begin + k];
             const ir_tensor *t = &g->tensors[tensor];
             uint32_t src = g->op_chunk[t->op], id = d->n_links++;
-            bool src_ep = d->chunks[src].shard != IR_NONE, dst_ep = d->chunks[c].shard != IR_NONE;
+            bool src_ep = d->chunks[src].ep > 1, dst_ep = d->chunks[c].ep > 1;
             dag_link *l = &d->links[id];
             *l = (dag_link){.tensor = tensor,
                             .src = src,
@@ -198,8 +198,9 @@ static pps_status add_transfer(pass_cx *cx, hop_cx *h, uint32_t link, uint32_t f
 {
     dag *d = cx->dag;
     const ir_program *p = cx->program;
-    /* The sender's stream at both ends: the two are one operation of one channel. Each way of a stream
-     * is a queue of its own, so that a receive that waits never holds up a send the other way. */
+    /* The sender's stream at both ends: the two are one operation of one channel. Each way of a
+     * stream is a queue of its own, so that a receive that waits never holds up a send the other
+     * way. */
     uint16_t stream;
     PPS_TRY(pass_stream(cx, p->directives[d->chunks[from].place].stream, "p2p", &stream));
     if (d->chunks[from].group > d->chunks[to].group)

@@ -106,6 +106,7 @@ typedef struct pass_match {
     const ir_term *comm;
 } pass_match;
 bool pass_match_chunk(const pass_cx *cx, const ir_filter *f, uint32_t chunk, pass_match *ret);
+pps_status pass_capacity(pass_cx *cx); /* capacity.c, part of the shard pass */
 /* A directive's "filter text" for messages: {PP: 0, EP: *}. */
 const char *pass_filter_text(const pass_cx *cx, const ir_filter *f, char *buffer, size_t n);
 /* The region must be placed on exactly the directive's devices (E0404). */

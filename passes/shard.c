@@ -12,45 +12,22 @@
 static pps_status check_clauses(pass_cx *cx, const ir_directive *s)
 {
     const pps_clause *as = pps_directive_clause(s->source, "as");
-    const pps_clause *capacity = pps_directive_clause(s->source, "capacity");
     if (s->as[0] != 'e')
         return pps_diag_done(pass_diag(cx, s, as != NULL ? as->span : s->source->span, 420,
                                        "this version shards experts: `as %s` is not available",
                                        s->as));
-    if (capacity != NULL)
-        return pps_diag_done(
-            pass_diag(cx, s, capacity->word_span, 420,
-                      "this version never drops a token: `capacity` is not available"));
     if (s->devices.n_groups > 1)
         return pps_diag_done(pass_diag(cx, s, s->devices.span, 420,
                                        "this version shards experts over the whole replica group"));
     return PPS_OK;
 }
 
-static const ir_op *experts_of(const ir_graph *g, const ir_chunk *c)
+/* Experts that are divided over several ranks divide evenly, and their rows cross the region's
+ * border, or there is nothing to exchange. */
+static pps_status check_experts(pass_cx *cx, const ir_directive *s, uint32_t c,
+                                const ir_op *experts)
 {
-    for (uint32_t i = 0; i < c->ops.n; i++) {
-        const ir_op *op = &g->ops[g->lists[c->ops.begin + i]];
-        if (op->kind == IR_EXPERTS)
-            return op;
-    }
-    return NULL;
-}
-
-static pps_status shard_chunk(pass_cx *cx, ir_directive *s, uint32_t i, uint32_t c,
-                              const ir_op *experts)
-{
-    dag *d = cx->dag;
-    ir_program *p = cx->program;
-    const ir_graph *g = p->graph;
-    PPS_TRY(pass_check_devices(cx, s, c));
-    if (d->chunks[c].shard != IR_NONE) {
-        char tags[128];
-        pps_diag *diag = pass_diag(cx, s, s->source->span, 411, "region %s is sharded twice",
-                                   ir_tagset_text(g, g->chunks[c].tagset, tags, sizeof tags));
-        pps_diag_also(diag, p->directives[d->chunks[c].shard].source->span, "first sharded here");
-        return pps_diag_done(diag);
-    }
+    const ir_graph *g = cx->program->graph;
     if (experts->attrs.experts % s->devices.n != 0) {
         pps_diag *diag =
             pass_diag(cx, s, s->devices.span, 421, "%u experts do not divide over %u devices",
@@ -58,7 +35,6 @@ static pps_status shard_chunk(pass_cx *cx, ir_directive *s, uint32_t i, uint32_t
         pps_diag_also(diag, experts->span, "the experts");
         return pps_diag_done(diag);
     }
-    /* rows must cross the region's border, or there is nothing to exchange */
     ir_id row_sides[2] = {experts->in[0], experts->out[0]};
     const ir_chunk *chunk = &g->chunks[c];
     for (int side = 0; side < 2; side++) {
@@ -74,6 +50,32 @@ static pps_status shard_chunk(pass_cx *cx, ir_directive *s, uint32_t i, uint32_t
                                 "experts_mlp, and filter on EP");
             return pps_diag_done(diag);
         }
+    }
+    return PPS_OK;
+}
+
+static pps_status shard_chunk(pass_cx *cx, ir_directive *s, uint32_t i, uint32_t c)
+{
+    dag *d = cx->dag;
+    ir_program *p = cx->program;
+    const ir_graph *g = p->graph;
+    uint32_t n_experts = 0;
+    for (uint32_t k = 0; k < g->chunks[c].ops.n; k++)
+        n_experts += g->ops[g->lists[g->chunks[c].ops.begin + k]].kind == IR_EXPERTS;
+    if (n_experts == 0)
+        return PPS_OK;
+    PPS_TRY(pass_check_devices(cx, s, c));
+    if (d->chunks[c].shard != IR_NONE) {
+        char tags[128];
+        pps_diag *diag = pass_diag(cx, s, s->source->span, 411, "region %s is sharded twice",
+                                   ir_tagset_text(g, g->chunks[c].tagset, tags, sizeof tags));
+        pps_diag_also(diag, p->directives[d->chunks[c].shard].source->span, "first sharded here");
+        return pps_diag_done(diag);
+    }
+    for (uint32_t k = 0; k < g->chunks[c].ops.n && s->devices.n > 1; k++) {
+        const ir_op *op = &g->ops[g->lists[g->chunks[c].ops.begin + k]];
+        if (op->kind == IR_EXPERTS)
+            PPS_TRY(check_experts(cx, s, c, op));
     }
     d->chunks[c].shard = i;
     d->chunks[c].ep = s->devices.n;
@@ -93,7 +95,7 @@ static pps_status check_shared(pass_cx *cx)
             continue;
         for (uint32_t i = 0; i < g->chunks[c].params.n; i++) {
             const ir_param *q = &g->params[g->lists[g->chunks[c].params.begin + i]];
-            if (k->shard != IR_NONE && (q->flags & IR_PARAM_EXPERT))
+            if (k->ep > 1 && (q->flags & IR_PARAM_EXPERT))
                 continue;
             char tags[128];
             const ir_directive *place = &p->directives[k->place];
@@ -138,20 +140,20 @@ pps_status pass_shard(pass_cx *cx)
                               "shard names regions of the model, not microbatches or passes: %s",
                               pass_filter_text(cx, &s->filter, text, sizeof text)));
             matched++;
-            const ir_op *experts = experts_of(g, &g->chunks[c]);
-            if (experts != NULL && s->devices.n > 1)
-                PPS_TRY(shard_chunk(cx, s, i, c, experts));
+            if (s->devices.n > 1 || s->capacity > 0.0)
+                PPS_TRY(shard_chunk(cx, s, i, c));
         }
         pass_filter_text(cx, &s->filter, text, sizeof text);
         if (matched == 0)
             return pps_diag_done(pass_diag(cx, s, s->source->subject_span, 206,
                                            "%s matches nothing to shard", text));
-        if (s->devices.n < 2)
+        if (s->devices.n < 2 && s->capacity <= 0.0)
             return pps_diag_done(
                 pass_diag(cx, s, s->devices.span, 410, "shard on one device has no effect"));
         if (!s->applied)
             return pps_diag_done(pass_diag(cx, s, s->source->subject_span, 410,
                                            "shard has no effect: %s has no experts", text));
     }
-    return check_shared(cx);
+    PPS_TRY(check_shared(cx));
+    return pass_capacity(cx);
 }
