@@ -24,14 +24,14 @@ static pps_status check_clauses(pass_cx *cx, const ir_directive *s)
 
 /* Experts that are divided over several ranks divide evenly, and their rows cross the region's
  * border, or there is nothing to exchange. */
-static pps_status check_experts(pass_cx *cx, const ir_directive *s, uint32_t c,
+static pps_status check_experts(pass_cx *cx, const ir_directive *s, uint32_t c, uint32_t ep,
                                 const ir_op *experts)
 {
     const ir_graph *g = cx->program->graph;
-    if (experts->attrs.experts % s->devices.n != 0) {
+    if (experts->attrs.experts % ep != 0) {
         pps_diag *diag =
             pass_diag(cx, s, s->devices.span, 421, "%u experts do not divide over %u devices",
-                      experts->attrs.experts, s->devices.n);
+                      experts->attrs.experts, ep);
         pps_diag_also(diag, experts->span, "the experts");
         return pps_diag_done(diag);
     }
@@ -54,17 +54,24 @@ static pps_status check_experts(pass_cx *cx, const ir_directive *s, uint32_t c,
     return PPS_OK;
 }
 
+static bool is_expert(const ir_op *op)
+{
+    return op->kind == IR_EXPERTS;
+}
+
 static pps_status shard_chunk(pass_cx *cx, ir_directive *s, uint32_t i, uint32_t c)
 {
     dag *d = cx->dag;
     ir_program *p = cx->program;
     const ir_graph *g = p->graph;
-    uint32_t n_experts = 0;
-    for (uint32_t k = 0; k < g->chunks[c].ops.n; k++)
-        n_experts += g->ops[g->lists[g->chunks[c].ops.begin + k]].kind == IR_EXPERTS;
+    const ir_chunk *chunk = &g->chunks[c];
+    const uint32_t *ops = g->lists + chunk->ops.begin;
+    uint32_t n_experts = 0, teams, ep;
+    for (uint32_t k = 0; k < chunk->ops.n; k++)
+        n_experts += is_expert(&g->ops[ops[k]]);
     if (n_experts == 0)
         return PPS_OK;
-    PPS_TRY(pass_check_devices(cx, s, c));
+    PPS_TRY(pass_teams_given(cx, s, c, &teams));
     if (d->chunks[c].shard != IR_NONE) {
         char tags[128];
         pps_diag *diag = pass_diag(cx, s, s->source->span, 411, "region %s is sharded twice",
@@ -72,14 +79,21 @@ static pps_status shard_chunk(pass_cx *cx, ir_directive *s, uint32_t i, uint32_t
         pps_diag_also(diag, p->directives[d->chunks[c].shard].source->span, "first sharded here");
         return pps_diag_done(diag);
     }
-    for (uint32_t k = 0; k < g->chunks[c].ops.n && s->devices.n > 1; k++) {
-        const ir_op *op = &g->ops[g->lists[g->chunks[c].ops.begin + k]];
-        if (op->kind == IR_EXPERTS)
-            PPS_TRY(check_experts(cx, s, c, op));
-    }
     d->chunks[c].shard = i;
-    d->chunks[c].ep = s->devices.n;
     s->applied = true;
+    ep = cx->set->teams[teams].size;
+    if (ep == 1)
+        return PPS_OK; /* for its capacity alone */
+    for (uint32_t k = 0; k < chunk->ops.n; k++)
+        if (is_expert(&g->ops[ops[k]]))
+            PPS_TRY(check_experts(cx, s, c, ep, &g->ops[ops[k]]));
+    d->chunks[c].ep = ep;
+    d->chunks[c].ep_teams = teams;
+    for (uint32_t k = 0; k < chunk->params.n; k++) {
+        uint32_t q = g->lists[chunk->params.begin + k];
+        if (g->params[q].flags & IR_PARAM_EXPERT)
+            cx->param_cuts[q][0] = (plan_cut){.teams = teams, .dim = 0};
+    }
     return PPS_OK;
 }
 
@@ -94,8 +108,10 @@ static pps_status check_shared(pass_cx *cx)
         if (d->groups[k->group].n_ranks < 2 || k->replicate != IR_NONE)
             continue;
         for (uint32_t i = 0; i < g->chunks[c].params.n; i++) {
-            const ir_param *q = &g->params[g->lists[g->chunks[c].params.begin + i]];
-            if (k->ep > 1 && (q->flags & IR_PARAM_EXPERT))
+            uint32_t id = g->lists[g->chunks[c].params.begin + i], teams;
+            const ir_param *q = &g->params[id];
+            PPS_TRY(pass_teams_gradients(cx, k->group, id, &teams));
+            if (teams == IR_NONE)
                 continue;
             char tags[128];
             const ir_directive *place = &p->directives[k->place];
@@ -117,6 +133,10 @@ pps_status pass_shard(pass_cx *cx)
     ir_program *p = cx->program;
     const ir_graph *g = p->graph;
     char text[256];
+    PASS_ALLOC(cx->param_cuts, cx->scratch, g->n_params);
+    for (uint32_t i = 0; i < g->n_params; i++)
+        for (int k = 0; k < PLAN_MAX_CUTS; k++)
+            cx->param_cuts[i][k] = (plan_cut){.teams = IR_NONE};
     for (uint32_t i = 0; i < p->n_directives; i++) {
         if (p->kinds[i] == PPS_DIR_RECOMPUTE || p->kinds[i] == PPS_DIR_OFFLOAD) {
             const ir_directive *s = &p->directives[i];
