@@ -1,9 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * shard.c: `shard F on DEVICES as expert stream S`: the experts of a region divided over its group,
- * rows exchanged before and after. Marks chunks; the dag pass puts the exchanges on the links that
- * carry expert rows, whichever side of a transfer they lie on, and keeps the experts out of the
- * reductions.
+ * or inside each of the teams that nested lists name, rows exchanged before and after. Marks chunks
+ * and cuts parameters; the dag pass puts the exchanges on the links that carry expert rows,
+ * whichever side of a transfer they lie on. Ranks with the same index in their teams hold the same
+ * experts: their gradients are summed by the region's `replicate` (buckets.c, teams.c).
+ *
+ *   place {} on [0, 1, 2, 3]                  rank   0          1          2          3
+ *   shard {EP: *} on [[0, 1], [2, 3]]         has    e0 e1      e2 e3      e0 e1      e2 e3
+ *                                             rows   |<- exchange ->|      |<- exchange ->|
+ *                                             sums   e0 e1 of 0 and 2,     e2 e3 of 1 and 3
  *
  * Runs after replicate, so it can also say which parameters nobody keeps equal.
  */
@@ -16,9 +22,59 @@ static pps_status check_clauses(pass_cx *cx, const ir_directive *s)
         return pps_diag_done(pass_diag(cx, s, as != NULL ? as->span : s->source->span, 420,
                                        "this version shards experts: `as %s` is not available",
                                        s->as));
-    if (s->devices.n_groups > 1)
-        return pps_diag_done(pass_diag(cx, s, s->devices.span, 420,
-                                       "this version shards experts over the whole replica group"));
+    return PPS_OK;
+}
+
+/* seat[rank] in teams of a directive, plus one; 0: it is in none. */
+static pps_status index_of(pass_cx *cx, uint32_t teams, uint32_t **ret)
+{
+    const plan_set *set = cx->set;
+    const plan_teams *t = &set->teams[teams];
+    PASS_ALLOC(*ret, cx->phase, cx->dag->n_ranks);
+    for (uint32_t i = 0; i < t->n_ranks; i++)
+        (*ret)[set->team_ranks[t->ranks + i]] = i % t->size + 1;
+    return PPS_OK;
+}
+
+static pps_status bad_team(pass_cx *cx, const ir_directive *s, const uint32_t *team, uint32_t size,
+                           int code, const char *what, const char *help)
+{
+    char ranks[128];
+    pps_diag *diag = pass_diag(cx, s, s->devices.span, code, "the team %s %s",
+                               pass_devices_text(team, size, ranks, sizeof ranks), what);
+    pps_diag_help(diag, "%s", help);
+    return pps_diag_done(diag);
+}
+
+/* A team's ranks are of different replicas, in the order of their batch rows (an expert's rows lie
+ * in that order), and hold the same part of what tensor and sequence teams share out. */
+static pps_status check_teams(pass_cx *cx, const ir_directive *s, uint32_t group, uint32_t teams)
+{
+    const plan_set *set = cx->set;
+    const plan_teams *t = &set->teams[teams];
+    const dag_group *k = &cx->dag->groups[group];
+    uint32_t *place, *with[2] = {NULL, NULL};
+    PPS_TRY(index_of(cx, group, &place));
+    if (k->tensor != IR_NONE)
+        PPS_TRY(index_of(cx, k->tensor, &with[0]));
+    if (k->sequence != IR_NONE)
+        PPS_TRY(index_of(cx, k->sequence, &with[1]));
+    for (uint32_t i = 0; i < t->n_ranks; i++) {
+        uint32_t first = i - i % t->size;
+        const uint32_t *team = set->team_ranks + t->ranks + first;
+        uint32_t rank = set->team_ranks[t->ranks + i];
+        if (i > first && place[rank] < place[set->team_ranks[t->ranks + i - 1]])
+            return bad_team(cx, s, team, t->size, 428,
+                            "is not in the order in which its devices are placed",
+                            "list each team's devices in the order of `place`");
+        for (int w = 0; w < 2; w++)
+            if (with[w] != NULL && with[w][rank] != with[w][team[0]])
+                return bad_team(cx, s, team, t->size, 429,
+                                w == 0 ? "has ranks of different places in their tensor teams"
+                                       : "has ranks of different places in their sequence teams",
+                                "experts are shared out over replicas: take the ranks that have "
+                                "the same place in their teams");
+    }
     return PPS_OK;
 }
 
@@ -79,6 +135,7 @@ static pps_status shard_chunk(pass_cx *cx, ir_directive *s, uint32_t i, uint32_t
         pps_diag_also(diag, p->directives[d->chunks[c].shard].source->span, "first sharded here");
         return pps_diag_done(diag);
     }
+    PPS_TRY(check_teams(cx, s, d->chunks[c].group, teams));
     d->chunks[c].shard = i;
     s->applied = true;
     ep = cx->set->teams[teams].size;
@@ -97,7 +154,7 @@ static pps_status shard_chunk(pass_cx *cx, ir_directive *s, uint32_t i, uint32_t
     return PPS_OK;
 }
 
-/* On a group of several ranks every parameter is either reduced or an expert's with one owner. */
+/* On a group of several ranks every parameter is either reduced or, each slice, of one owner. */
 static pps_status check_shared(pass_cx *cx)
 {
     dag *d = cx->dag;
@@ -160,16 +217,17 @@ pps_status pass_shard(pass_cx *cx)
                               "shard names regions of the model, not microbatches or passes: %s",
                               pass_filter_text(cx, &s->filter, text, sizeof text)));
             matched++;
-            if (s->devices.n > 1 || s->capacity > 0.0)
-                PPS_TRY(shard_chunk(cx, s, i, c));
+            PPS_TRY(shard_chunk(cx, s, i, c));
         }
         pass_filter_text(cx, &s->filter, text, sizeof text);
         if (matched == 0)
             return pps_diag_done(pass_diag(cx, s, s->source->subject_span, 206,
                                            "%s matches nothing to shard", text));
-        if (s->devices.n < 2 && s->capacity <= 0.0)
-            return pps_diag_done(
-                pass_diag(cx, s, s->devices.span, 410, "shard on one device has no effect"));
+        if (s->devices.n == s->devices.n_groups && s->capacity <= 0.0)
+            return pps_diag_done(pass_diag(cx, s, s->devices.span, 410,
+                                           s->devices.n == 1
+                                               ? "shard on one device has no effect"
+                                               : "shard over teams of one device has no effect"));
         if (!s->applied)
             return pps_diag_done(pass_diag(cx, s, s->source->subject_span, 410,
                                            "shard has no effect: %s has no experts", text));
