@@ -58,6 +58,7 @@ static void capacity_is_that_of_one_rank(void **state)
             zero_run(&c, &again);
             expert_near(c.set, &o, &alone);
             expert_as_planned(c.set, &o);
+            assert_int_equal(o.result.dropped, alone.result.dropped);
             assert_string_equal(o.result.params_sha256, again.result.params_sha256);
             outcome_done(&alone);
             outcome_done(&o);
@@ -79,6 +80,7 @@ static void a_capacity_drops(void **state)
                                        .aux = "0.0"});
         zero_run(&c, &o);
         assert_true(fabs(o.losses[ZERO_STEPS - 1] - last) > 1e-7);
+        assert_true(k == 0 ? o.result.dropped == 0 : o.result.dropped > 0);
         last = o.losses[ZERO_STEPS - 1];
         outcome_done(&o);
         zero_close(&c);
