@@ -63,6 +63,8 @@ static json_t *step_json(const session *s, const plan *p, uint32_t i)
         json_object_set_new(json, "sequence", json_integer(step->seq));
         json_object_set_new(json, "bytes", json_integer((json_int_t)work->bytes));
     }
+    if (work->teams != IR_NONE)
+        json_object_set_new(json, "team_size", json_integer(set->teams[work->teams].size));
     if (step->kind == PLAN_SEND || step->kind == PLAN_RECV)
         json_object_set_new(json, "peer_group", json_integer(work->peer_group));
     if (step->flags & PLAN_STEP_OVERLAP)

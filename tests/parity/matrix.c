@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * matrix.c: one cell. The same model and batch on one rank, without directives, is the truth for
- * losses, gradients and parameters; 1F1B of the same shape is it for bits; `pps rows` and the plan
- * for what every rank did and sent.
+ * matrix.c: one cell. The same model and batch on one rank, without directives but a capacity, is
+ * the truth for losses, gradients and parameters; 1F1B of the same shape is it for bits; `pps rows`
+ * and the plan for what every rank did and sent.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -67,8 +67,8 @@ static const matrix_reference *reference(suite *s, const cell *c, const char *op
 static const matrix_reference *one_rank(suite *s, const cell *c, bool with_adamw)
 {
     char name[CELL_NAME + 16];
-    snprintf(name, sizeof name, "alone-l%u-b%u%s%s", cell_layers(c), cell_batch(c),
-             c->aux ? "-aux" : "", with_adamw ? "-adamw" : "");
+    snprintf(name, sizeof name, "alone-l%u-b%u-c%g%s%s", cell_layers(c), cell_batch(c),
+             100 * c->capacity, c->aux ? "-aux" : "", with_adamw ? "-adamw" : "");
     return reference(s, c, with_adamw ? adamw : sgd, with_adamw ? ADAMW_STEPS : SGD_STEPS, true,
                      name);
 }
@@ -237,7 +237,7 @@ void matrix_run(suite *s, const cell *c)
         check_numbers(&r);
         check(&r, "order of computes is that of pps rows", follows_rows(&r));
         check(&r, "bytes sent", sends_as_planned(&r));
-        if (c->experts)
+        if (cell_sharers(c) > 1)
             check(&r, "all-to-alls", traffic_of_experts(c, &r.trace, &r.why));
         check(&r, "memory", fits_memory(&r));
         check_bits(&r);

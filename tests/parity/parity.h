@@ -32,8 +32,14 @@ typedef struct suite {
 void matrix_run(suite *s, const cell *c);
 void matrix_done(suite *s);
 
-/* routing.c: rows that leave their rank, counted here from a router's weights; `copies` ranks */
-void routing_run(suite *s, const char *unit, uint32_t copies);
+/* routing.c: rows that leave their rank, counted here from a router's weights */
+typedef struct routing_unit {
+    const char *name;
+    uint32_t copies, size; /* ranks; ranks that share the experts */
+    bool across;           /* these are not neighbours: 0 and 2, 1 and 3 */
+    double capacity;       /* 0: none */
+} routing_unit;
+void routing_run(suite *s, const routing_unit *u);
 
 /* memory.c: planned bytes against measured ones, without experts */
 void memory_run(suite *s, const char *unit);
