@@ -35,24 +35,28 @@ static pps_status copy_ops(pass_cx *cx)
     return PPS_OK;
 }
 
-static const ir_directive *directive_of(const pass_cx *cx, uint32_t op)
+/* An EXPERTS op as one chunk runs it. */
+typedef struct user {
+    uint32_t chunk, op;
+} user;
+
+static const ir_directive *directive_of(const pass_cx *cx, user u)
 {
-    uint32_t chunk = cx->program->graph->op_chunk[op];
-    uint32_t shard = chunk == IR_NONE ? IR_NONE : cx->dag->chunks[chunk].shard;
+    uint32_t shard = cx->dag->chunks[u.chunk].shard;
     return shard == IR_NONE ? NULL : &cx->program->directives[shard];
 }
 
-static uint32_t router_of(const ir_graph *g, const ir_op *experts)
+static uint32_t router_of(const ir_graph *g, uint32_t experts)
 {
-    return g->tensors[experts->in[1]].op;
+    return g->tensors[g->ops[experts].in[1]].op;
 }
 
-/* Choices of a batch row that an expert of this op takes; 0: no directive says. */
-static pps_status capacity_of(pass_cx *cx, uint32_t op, uint32_t *ret)
+/* Choices of a batch row that an expert takes here; 0: no directive says. */
+static pps_status capacity_of(pass_cx *cx, user u, uint32_t *ret)
 {
     const ir_graph *g = cx->program->graph;
-    const ir_op *experts = &g->ops[op];
-    const ir_directive *s = directive_of(cx, op);
+    const ir_op *experts = &g->ops[u.op];
+    const ir_directive *s = directive_of(cx, u);
     uint32_t T = g->tensors[experts->in[0]].dims[1] / experts->attrs.top_k;
     *ret = 0;
     if (s == NULL || s->capacity <= 0.0)
@@ -74,18 +78,22 @@ static pps_status capacity_of(pass_cx *cx, uint32_t op, uint32_t *ret)
     return PPS_OK;
 }
 
-static pps_status two_capacities(pass_cx *cx, uint32_t first, uint32_t second)
+static pps_status two_capacities(pass_cx *cx, user first, user second)
 {
     const ir_graph *g = cx->program->graph;
     const ir_directive *a = directive_of(cx, first), *b = directive_of(cx, second);
     const ir_directive *s = b != NULL && b->capacity > 0.0 ? b : a;
+    const ir_directive *other = s == b ? a : b;
     pps_diag *diag =
         pass_diag(cx, s, pps_directive_clause(s->source, "capacity")->span, 427,
-                  "a route has one capacity, but other experts on this route have another");
-    pps_diag_also(diag, g->ops[router_of(g, &g->ops[first])].span, "the route");
-    pps_diag_also(diag, g->ops[first].span, "experts on it");
-    pps_diag_also(diag, g->ops[second].span, "experts on it");
-    pps_diag_help(diag, "name both regions in one `shard`, or give them a router each");
+                  "a route has one capacity, but experts on this route have another elsewhere");
+    pps_diag_also(diag, g->ops[router_of(g, first.op)].span, "the route");
+    if (other != NULL)
+        pps_diag_also(diag, other->source->span, "another capacity, or none");
+    pps_diag_also(diag, g->ops[first.op].span, "experts on it");
+    if (first.op != second.op)
+        pps_diag_also(diag, g->ops[second.op].span, "experts on it");
+    pps_diag_help(diag, "name all its experts with one capacity, or give them a router each");
     return pps_diag_done(diag);
 }
 
@@ -93,19 +101,23 @@ static pps_status two_capacities(pass_cx *cx, uint32_t first, uint32_t second)
 static pps_status set_routers(pass_cx *cx)
 {
     ir_graph *g = cx->program->graph;
-    uint32_t *user; /* [n_ops] of a router: experts on its route, plus one */
-    PASS_ALLOC(user, cx->phase, g->n_ops);
-    for (uint32_t i = 0; i < g->n_ops; i++) {
-        uint32_t capacity, router;
-        if (g->ops[i].kind != IR_EXPERTS || g->op_chunk[i] == IR_NONE)
-            continue;
-        PPS_TRY(capacity_of(cx, i, &capacity));
-        router = router_of(g, &g->ops[i]);
-        if (user[router] != 0 && g->ops[router].attrs.capacity != capacity)
-            return two_capacities(cx, user[router] - 1, i);
-        user[router] = i + 1;
-        g->ops[router].attrs.capacity = capacity;
-    }
+    user *users; /* [n_ops] of a router: who uses its route */
+    PASS_ALLOC(users, cx->phase, g->n_ops);
+    for (uint32_t i = 0; i < g->n_ops; i++)
+        users[i].op = IR_NONE;
+    for (uint32_t c = 0; c < g->n_chunks; c++)
+        for (uint32_t i = 0; i < g->chunks[c].ops.n; i++) {
+            user u = {.chunk = c, .op = g->lists[g->chunks[c].ops.begin + i]};
+            uint32_t capacity, router;
+            if (g->ops[u.op].kind != IR_EXPERTS)
+                continue;
+            PPS_TRY(capacity_of(cx, u, &capacity));
+            router = router_of(g, u.op);
+            if (users[router].op != IR_NONE && g->ops[router].attrs.capacity != capacity)
+                return two_capacities(cx, users[router], u);
+            users[router] = u;
+            g->ops[router].attrs.capacity = capacity;
+        }
     return PPS_OK;
 }
 

@@ -119,9 +119,13 @@ static pps_status check_bucket(check *c, const plan *p, const plan_bucket *b)
             continue;
         }
         const plan_teams *t = &set->teams[b->teams];
-        for (uint32_t at = 0; at < t->n_ranks; at += t->size)
-            if (set->rank_group[set->team_ranks[t->ranks + at]] == p->group)
+        for (uint32_t at = 0; at < t->n_ranks; at += t->size) {
+            bool here = false; /* teams may lie on several groups */
+            for (uint32_t k = at; k < at + t->size; k++)
+                here |= set->rank_group[set->team_ranks[t->ranks + k]] == p->group;
+            if (here)
                 PPS_TRY(check_sum(c, p, q, set->team_ranks + t->ranks + at, t->size));
+        }
     }
     return PPS_OK;
 }
@@ -138,6 +142,7 @@ typedef struct experts { /* of one plan */
     uint32_t mask;
     ir_range *program; /* [n_programs] in `kernels`: experts that ranks share */
     uint32_t *kernels;
+    bool *seen;    /* [n_programs] */
     uint32_t *cut; /* [n_params] teams that share it out */
 } experts;
 
@@ -170,6 +175,7 @@ static pps_status start_experts(const check *c, const plan *p, arena *mem, exper
     PASS_ALLOC(x->table, mem, x->mask);
     PASS_ALLOC(x->program, mem, set->n_programs);
     PASS_ALLOC(x->kernels, mem, set->n_kernels);
+    PASS_ALLOC(x->seen, mem, set->n_programs);
     PASS_ALLOC(x->cut, mem, set->n_params);
     memset(x->cut, 0xff, set->n_params * sizeof *x->cut);
     for (uint32_t i = 0; i < p->n_params; i++)
@@ -185,18 +191,53 @@ static pps_status start_experts(const check *c, const plan *p, arena *mem, exper
     return PPS_OK;
 }
 
-/* The kernel's parameters are cut, and its counts told, in its own teams. Counts are the first int
- * operand: i1. */
-static pps_status check_experts(const check *c, const plan *p, const experts *x, uint32_t step,
-                                const plan_kernel *k)
+/* Has every rank of the plan the same team, in the same order, in both? */
+static pps_status alike(check *c, const plan *p, uint32_t a, uint32_t b, bool *ret)
+{
+    const plan_set *set = c->set;
+    const uint32_t *seat_a, *seat_b;
+    *ret = a == b;
+    if (a == b || a == IR_NONE || b == IR_NONE)
+        return PPS_OK;
+    const plan_teams *ta = &set->teams[a], *tb = &set->teams[b];
+    PPS_TRY(seats(c, a, &seat_a));
+    PPS_TRY(seats(c, b, &seat_b));
+    *ret = ta->size == tb->size;
+    for (uint32_t i = 0; i < p->n_ranks && *ret; i++) {
+        uint32_t rank = set->group_ranks[p->ranks + i], x = seat_a[rank], y = seat_b[rank];
+        *ret = x != IR_NONE && y != IR_NONE && x % ta->size == y % tb->size;
+        for (uint32_t k = 0; k < ta->size && *ret; k++)
+            *ret = set->team_ranks[ta->ranks + x - x % ta->size + k] ==
+                   set->team_ranks[tb->ranks + y - y % tb->size + k];
+    }
+    return PPS_OK;
+}
+
+/* The kernel's parameters are cut as its own teams sit. Looked at once. */
+static pps_status check_kernel(check *c, const plan *p, const experts *x, uint32_t step,
+                               const plan_kernel *k)
+{
+    for (uint32_t i = 0; i < k->n_operands; i++) {
+        const plan_operand *o = &c->set->operands[k->operands + i];
+        bool fits;
+        if (o->space != PLAN_PARAM && o->space != PLAN_GRAD)
+            continue;
+        PPS_TRY(alike(c, p, x->cut[o->index], k->teams, &fits));
+        if (!fits)
+            return step_wrong(c, p, step, "experts are not shared out as they are computed");
+    }
+    return PPS_OK;
+}
+
+/* Its counts, i1, were told in its own teams. */
+static pps_status check_counts(const check *c, const plan *p, const experts *x, uint32_t step,
+                               const plan_kernel *k)
 {
     ir_operand list[IR_MAX_OPERANDS];
     ir_op op = {.kind = (uint8_t)k->op};
     uint32_t n = ir_op_operands(&op, (ir_phase)k->phase, list);
     for (uint32_t i = 0; i < n && i < k->n_operands; i++) {
         const plan_operand *o = &c->set->operands[k->operands + i];
-        if ((o->space == PLAN_PARAM || o->space == PLAN_GRAD) && x->cut[o->index] != k->teams)
-            return step_wrong(c, p, step, "experts are not shared out as they are computed");
         if (list[i].letter != 'i' || list[i].index != 1 || o->space != PLAN_BIND)
             continue;
         const told *t = told_at(x, p->bindings[p->steps[step].bindings + o->bind]);
@@ -206,7 +247,7 @@ static pps_status check_experts(const check *c, const plan *p, const experts *x,
     return PPS_OK;
 }
 
-static pps_status check_exchanges(const check *c, const plan *p, arena *mem)
+static pps_status check_exchanges(check *c, const plan *p, arena *mem)
 {
     const plan_set *set = c->set;
     experts x = {.mask = 15};
@@ -225,8 +266,13 @@ static pps_status check_exchanges(const check *c, const plan *p, arena *mem)
                 return step_wrong(c, p, i, "rows are exchanged in other teams than counted");
         } else if (s->kind == PLAN_COMPUTE) {
             ir_range list = x.program[w->program];
-            for (uint32_t k = 0; k < list.n; k++)
-                PPS_TRY(check_experts(c, p, &x, i, &set->kernels[x.kernels[list.begin + k]]));
+            for (uint32_t k = 0; k < list.n; k++) {
+                const plan_kernel *kernel = &set->kernels[x.kernels[list.begin + k]];
+                if (!x.seen[w->program])
+                    PPS_TRY(check_kernel(c, p, &x, i, kernel));
+                PPS_TRY(check_counts(c, p, &x, i, kernel));
+            }
+            x.seen[w->program] = true;
         }
     }
     return PPS_OK;

@@ -36,6 +36,23 @@ static pps_status index_of(pass_cx *cx, uint32_t teams, uint32_t **ret)
     return PPS_OK;
 }
 
+/* Over the same teams as before; or, for a region that lives on several groups, over theirs too. */
+static pps_status cut_param(pass_cx *cx, const ir_directive *s, uint32_t param, uint32_t teams)
+{
+    plan_cut *cut = &cx->param_cuts[param][0];
+    const plan_teams *t = cx->set->teams;
+    if (cut->teams == IR_NONE) {
+        *cut = (plan_cut){.teams = teams, .dim = 0};
+        return PPS_OK;
+    }
+    if (t[cut->teams].size == t[teams].size)
+        return pass_teams_merge(cx, cut->teams, teams, &cut->teams);
+    return pps_diag_done(pass_diag(cx, s, s->devices.span, 421,
+                                   "'%s' is shared out over %u devices here, and over %u elsewhere",
+                                   cx->program->graph->params[param].name, t[teams].size,
+                                   t[cut->teams].size));
+}
+
 static pps_status bad_team(pass_cx *cx, const ir_directive *s, const uint32_t *team, uint32_t size,
                            int code, const char *what, const char *help)
 {
@@ -149,8 +166,30 @@ static pps_status shard_chunk(pass_cx *cx, ir_directive *s, uint32_t i, uint32_t
     for (uint32_t k = 0; k < chunk->params.n; k++) {
         uint32_t q = g->lists[chunk->params.begin + k];
         if (g->params[q].flags & IR_PARAM_EXPERT)
-            cx->param_cuts[q][0] = (plan_cut){.teams = teams, .dim = 0};
+            PPS_TRY(cut_param(cx, s, q, teams));
     }
+    return PPS_OK;
+}
+
+/* A region that lives on several groups shares its experts out on all of them. */
+static pps_status check_everywhere(pass_cx *cx)
+{
+    const dag *d = cx->dag;
+    const ir_graph *g = cx->program->graph;
+    for (uint32_t c = 0; c < g->n_chunks; c++)
+        for (uint32_t i = 0; i < g->chunks[c].params.n && d->chunks[c].ep == 1; i++) {
+            uint32_t q = g->lists[g->chunks[c].params.begin + i];
+            if ((g->params[q].flags & IR_PARAM_EXPERT) == 0 ||
+                cx->param_cuts[q][0].teams == IR_NONE || d->chunks[c].place == IR_NONE)
+                continue;
+            const ir_directive *place = &cx->program->directives[d->chunks[c].place];
+            pps_diag *diag =
+                pass_diag(cx, place, place->source->span, 421,
+                          "'%s' is shared out over %u devices elsewhere, but not here",
+                          g->params[q].name, cx->set->teams[cx->param_cuts[q][0].teams].size);
+            pps_diag_also(diag, g->params[q].span, "the experts");
+            return pps_diag_done(diag);
+        }
     return PPS_OK;
 }
 
@@ -167,7 +206,7 @@ static pps_status check_shared(pass_cx *cx)
         for (uint32_t i = 0; i < g->chunks[c].params.n; i++) {
             uint32_t id = g->lists[g->chunks[c].params.begin + i], teams;
             const ir_param *q = &g->params[id];
-            PPS_TRY(pass_teams_gradients(cx, k->group, id, &teams));
+            PPS_TRY(pass_teams_gradients(cx, &k->group, 1, id, &teams));
             if (teams == IR_NONE)
                 continue;
             char tags[128];
@@ -211,11 +250,15 @@ pps_status pass_shard(pass_cx *cx)
             pass_match m;
             if (!pass_match_chunk(cx, &s->filter, c, &m))
                 continue;
-            if (m.mb != NULL || m.pass != NULL || m.comm != NULL)
+            if (m.pass != NULL || m.comm != NULL)
                 return pps_diag_done(
                     pass_diag(cx, s, s->source->subject_span, 419,
-                              "shard names regions of the model, not microbatches or passes: %s",
+                              "shard names regions and microbatches, not passes: %s",
                               pass_filter_text(cx, &s->filter, text, sizeof text)));
+            bool means;
+            PPS_TRY(pass_match_class(cx, s, m.mb, c, &means));
+            if (!means)
+                continue;
             matched++;
             PPS_TRY(shard_chunk(cx, s, i, c));
         }
@@ -232,6 +275,7 @@ pps_status pass_shard(pass_cx *cx)
             return pps_diag_done(pass_diag(cx, s, s->source->subject_span, 410,
                                            "shard has no effect: %s has no experts", text));
     }
+    PPS_TRY(check_everywhere(cx));
     PPS_TRY(check_shared(cx));
     return pass_capacity(cx);
 }

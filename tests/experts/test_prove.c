@@ -94,7 +94,7 @@ static const struct row {
     {"rows exchanged with other ranks than counted", rows_to_others,
      "rows are exchanged in other teams than counted"},
     {"rows counted with other ranks", counts_of_others, "other teams"},
-    {"other experts computed than held", computed_as_others, "other teams"},
+    {"other experts computed than held", computed_as_others, "E0550"},
     {"other experts held than computed", held_as_others, "E0550"},
 };
 

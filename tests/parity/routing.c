@@ -182,13 +182,15 @@ void routing_run(suite *s, const routing_unit *u)
     memcpy(whole, script, sizeof script);
     write_shard(u, whole + strlen(script), sizeof whole - strlen(script));
     snprintf(definition, sizeof definition, "copies=%u", u->copies);
-    bool ok =
-        write_file(t, "routing.txt", text, sizeof text, &why) &&
-        write_file(t, "routing.pps", whole, strlen(whole), &why) &&
-        run_training(t, "routing.pps", 1, TRAIN_SAVE | TRAIN_TRACE, "-D", definition, &tr, &why) &&
-        tensors_read(run_path(t, "routing.params", path), &params, &why) &&
-        trace_read(run_path(t, "routing.trace", path), &tc, &why) &&
-        compare(u, &tr, &tc, &params, text, &why);
+    const char *const words[] = {"-D", definition, NULL};
+    train_request request = {
+        .script = "routing.pps", .steps = 1, .flags = TRAIN_SAVE | TRAIN_TRACE, .words = words};
+    bool ok = write_file(t, "routing.txt", text, sizeof text, &why) &&
+              write_file(t, "routing.pps", whole, strlen(whole), &why) &&
+              run_training(t, &request, &tr, &why) &&
+              tensors_read(run_path(t, "routing.params", path), &params, &why) &&
+              trace_read(run_path(t, "routing.trace", path), &tc, &why) &&
+              compare(u, &tr, &tc, &params, text, &why);
     report_check(&s->report, u->name, "rows routed to other ranks", ok, &why);
     training_done(&tr);
     tensors_done(&params);
