@@ -90,6 +90,16 @@ static bool has_rank(const json_t *plan, uint32_t rank)
     return false;
 }
 
+/* Ranks of the teams that a collective runs in; 0 for other steps. */
+static uint64_t team_size(const json_t *plans, const json_t *step)
+{
+    const json_t *number = json_object_get(step, "teams");
+    const json_t *all = json_object_get(plans, "teams");
+    return number ? json_array_size(
+                        json_array_get(json_array_get(all, (size_t)json_integer_value(number)), 0))
+                  : 0;
+}
+
 static bool planned(const json_t *plans, uint32_t rank, by_kind ret)
 {
     size_t i, k;
@@ -103,7 +113,7 @@ static bool planned(const json_t *plans, uint32_t rank, by_kind ret)
         {
             const char *kind = json_string_value(json_object_get(step, "kind"));
             uint64_t bytes = (uint64_t)json_integer_value(json_object_get(step, "bytes"));
-            uint64_t n = (uint64_t)json_integer_value(json_object_get(step, "team_size"));
+            uint64_t n = team_size(plans, step);
             for (int j = 0; j < KINDS; j++) {
                 if (strcmp(kind, kind_names[j]) == 0)
                     ret[j] += j == KIND_ALL_REDUCE       ? 2 * (n - 1) * bytes / n
