@@ -92,7 +92,7 @@ static pps_status make_links(pass_cx *cx)
             ir_id tensor = g->lists[g->chunks[c].in.begin + k];
             const ir_tensor *t = &g->tensors[tensor];
             uint32_t src = base + g->op_chunk[t->op], id = d->n_links++;
-            bool src_ep = d->chunks[src].shard != IR_NONE, dst_ep = d->chunks[c].shard != IR_NONE;
+            bool src_ep = d->chunks[src].ep > 1, dst_ep = d->chunks[c].ep > 1;
             dag_link *l = &d->links[id];
             *l = (dag_link){.tensor = tensor,
                             .src = src,

@@ -111,6 +111,7 @@ typedef struct pass_match {
     const ir_term *comm;
 } pass_match;
 bool pass_match_chunk(const pass_cx *cx, const ir_filter *f, uint32_t chunk, pass_match *ret);
+pps_status pass_capacity(pass_cx *cx); /* capacity.c, part of the shard pass */
 /* teams.c: numbers in plan_set.teams. Groups come first, each one team, with their own numbers. */
 pps_status pass_teams_add(pass_cx *cx, const uint32_t *ranks, uint32_t n_ranks, uint32_t size,
                           uint32_t *ret);
@@ -209,6 +210,10 @@ pps_status pass_prove_memory(pps_state *st, const plan_set *set, const plan *p, 
 
 /* prove_buckets.c: gradients reach their updates, and parameters their readers, in every plan. */
 pps_status prove_buckets(pps_state *st, const plan_set *set);
+
+/* prove_teams.c: who sums gradients holds what is summed, and leaves out no replica; experts are
+ * exchanged and computed in one way to form teams. E0550. */
+pps_status prove_teams(pps_state *st, const plan_set *set);
 
 /* sizes.c: cx->local_rows (E0210 where the batch does not divide); bytes of `tensor` as `chunk`
  * holds it, for one microbatch on one rank. */
