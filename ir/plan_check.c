@@ -95,7 +95,8 @@ static uint64_t shards_of(const walk *w, const plan_param *q)
         if (cut->teams == IR_NONE)
             continue;
         uint32_t size = w->set->teams[cut->teams].size;
-        if (left[cut->dim] == 0 || left[cut->dim] % size != 0 || !group_sits_in(w, cut->teams))
+        if (left[cut->dim] == 0 || cut->blocks == 0 || left[cut->dim] % cut->blocks != 0 ||
+            left[cut->dim] / cut->blocks % size != 0 || !group_sits_in(w, cut->teams))
             return 0;
         left[cut->dim] = 0; /* once */
         shards *= size;
@@ -339,6 +340,23 @@ static const char *wrong_slices(const walk *w, const plan_step *s, const plan_bu
                                                                   : "has no room for its bucket";
 }
 
+/* What a team shares: one binding has all, the other one rank's part of it. */
+static const char *wrong_share(const walk *w, const plan_step *s, const plan_work *work,
+                               uint64_t n_team)
+{
+    uint64_t all = work->bytes, part = s->kind == PLAN_SUM ? all : all / n_team;
+    bool grows = s->kind == PLAN_SEQ_GATHER || s->kind == PLAN_STATS;
+    bool pieces = s->kind != PLAN_SUM && s->kind != PLAN_STATS;
+    if (all % 4 != 0 || part % 4 != 0 || (s->kind != PLAN_SUM && all % n_team != 0))
+        return "shares what its team cannot divide";
+    if (pieces ? work->width == 0 || work->width % 4 != 0 || part % work->width != 0
+               : work->width != 0)
+        return "shares rows of another width";
+    return has_room(w, s, 0, grows ? part : all) && has_room(w, s, 1, grows ? all : part)
+               ? NULL
+               : "has no room for what its team shares";
+}
+
 /* What is wrong with a step, NULL: nothing. */
 static const char *wrong_kind(const walk *w, const plan_step *s)
 {
@@ -366,6 +384,12 @@ static const char *wrong_kind(const walk *w, const plan_step *s)
                        has_room(w, s, 1, work->bytes) && has_room(w, s, 2, counts * n_team)
                    ? NULL
                    : "has no room for its rows";
+    case PLAN_SUM:
+    case PLAN_SEQ_SCATTER:
+    case PLAN_SEQ_GATHER:
+    case PLAN_SEQ_TAKE:
+    case PLAN_STATS:
+        return work->chunk < w->set->n_chunks ? wrong_share(w, s, work, n_team) : "is of no chunk";
     case PLAN_ALL_REDUCE:
     case PLAN_UPDATE:
         if (work->chunk >= w->p->n_buckets)

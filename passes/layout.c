@@ -150,12 +150,12 @@ static void find_backward(layout *l)
     const dag_chunk *k = &d->chunks[l->chunk];
     for (uint32_t i = l->c->ops.n; i-- > 0;) {
         const ir_op *op = op_at(l, i);
-        bool arrives = op->kind == IR_CROSS_ENTROPY || op->kind == IR_MSE;
+        bool arrives = op->kind != IR_ROUTER && ir_op_has_loss((ir_op_kind)op->kind);
         for (uint32_t o = 0; o < op->n_out; o++) {
             bool outside = false;
             for (uint32_t j = 0; j < k->out_links.n; j++) {
                 const dag_link *link = &d->links[d->link_lists[k->out_links.begin + j]];
-                outside |= link->tensor == op->out[o] && link->grad;
+                outside |= link->made == op->out[o] && link->grad;
             }
             l->has_d[op->out[o]] = outside || l->uses[op->out[o]] > 0;
             arrives |= l->has_d[op->out[o]];
@@ -354,6 +354,11 @@ static plan_kernel describe(const layout *l, uint32_t op_id, ir_phase phase)
     }
     if (out != NULL)
         k.n_out = out->dims[out->n_dims - 1];
+    uint32_t tensor = l->cx->dag->groups[l->cx->dag->chunks[l->chunk].group].tensor;
+    if (op->shared) {
+        k.teams = tensor;
+        k.ep = l->cx->set->teams[tensor].size;
+    }
     if (op->kind == IR_EXPERTS) {
         k.ep = l->ep;
         k.teams = l->cx->dag->chunks[l->chunk].ep_teams;
@@ -372,7 +377,7 @@ static pps_status contribute(layout *l, ir_id t, where *ret)
         uint32_t link = d->link_lists[d->chunks[l->chunk].in_links.begin + k];
         return bind(l, BIND_GRAD_OUT, link, 0, ret);
     }
-    PPS_TRY(new_temp(l, pass_tensor_bytes(l->cx, t, l->chunk), false, ret));
+    PPS_TRY(new_temp(l, pass_grad_bytes(l->cx, t, l->chunk), false, ret));
     l->contrib_list[l->contrib[t].begin + l->contrib[t].n++] = *ret;
     return PPS_OK;
 }
@@ -390,7 +395,7 @@ static pps_status emit_sum(layout *l, ir_id t, where out, const where *parts, ui
                      .ep = 1,
                      .teams = IR_NONE,
                      .graph_op = l->cx->program->graph->tensors[t].op,
-                     .n = pass_tensor_bytes(l->cx, t, l->chunk) / 4};
+                     .n = pass_grad_bytes(l->cx, t, l->chunk) / 4};
     return push_kernel(l, k, first);
 }
 
@@ -404,7 +409,7 @@ static pps_status gradient(layout *l, ir_id t, bool held, where *ret)
         uint32_t n = 0;
         for (uint32_t j = 0; j < k->out_links.n && n < 256; j++) {
             uint32_t id = d->link_lists[k->out_links.begin + j];
-            if (d->links[id].tensor == t && d->links[id].grad)
+            if (d->links[id].made == t && d->links[id].grad)
                 PPS_TRY(bind(l, BIND_GRAD_IN, id, 0, &parts[n++]));
         }
         for (uint32_t j = 0; j < l->contrib[t].n && n < 256; j++)

@@ -12,7 +12,7 @@
 #include "ir/plan.h"
 
 typedef struct cpu_context {
-    uint32_t team_index;         /* in the kernel's teams: which experts it owns when ep > 1 */
+    uint32_t team_index; /* in the kernel's teams: which share of an op with ep > 1 is its own */
     const struct cpu_blas *blas; /* NULL: plain products */
     uint64_t *dropped;           /* ROUTER in F adds the choices that it dropped, or NULL */
 } cpu_context;

@@ -253,10 +253,10 @@ static void size_operands(operands *a)
     switch ((ir_op_kind)k->op) {
     case IR_EMBED:
         size_ints(a, 'i', 0, rows);
-        size_real(a, 'p', 0, (size_t)k->attrs.vocab * k->n_out);
+        size_real(a, 'p', 0, k->attrs.vocab / cpu_sharers(k) * k->n_out);
         break;
     case IR_POSITION:
-        size_real(a, 'p', 0, (size_t)(k->T + 2) * k->n_in);
+        size_real(a, 'p', 0, (k->T * cpu_sharers(k) + 2) * k->n_in);
         break;
     case IR_LINEAR:
         size_real(a, 'p', 0, (size_t)k->n_in * k->n_out);
@@ -305,6 +305,8 @@ static void size_operands(operands *a)
     case IR_MSE:
         size_real(a, 'i', 1, in);
         break;
+    case IR_CROSS_ENTROPY_PART: /* together with the whole: test_shared.c */
+    case IR_CROSS_ENTROPY_MERGE:
     case IR_ROPE:
     case IR_GELU:
     case IR_SLICE:
