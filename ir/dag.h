@@ -9,6 +9,14 @@
  *     node = run.first + microbatch          edge (a -> b): a's node of microbatch m to b's node of
  * m, or all of a's nodes to the one of b
  *
+ * Where sequences are split too, a microbatch is n_slices units of work, and a unit is what one
+ * node is of: unit = microbatch * n_slices + slice. Everything named `mb` that counts nodes then
+ * counts units. A carried run has edges of its own between the units of one microbatch: forward
+ * from slice to slice, since attention reads the keys and values of earlier positions; backward the
+ * other way.
+ *
+ *     F(c)  slice 0 -> slice 1 -> slice 2        B(c)  slice 2 -> slice 1 -> slice 0
+ *
  * What a pass adds between runs costs nothing per microbatch; what is ordered per node (rows) lives
  * in flat arrays over nodes. A backward node is a whole B, or BI with a BW of its own, per (chunk,
  * microbatch): `split` says which; the BW nodes of unsplit ones are dead.
@@ -35,6 +43,7 @@ typedef struct dag_run {
     uint8_t kind;  /* plan_step_kind */
     uint8_t pass;  /* pps_pass: F, BI for every backward node (B or BI), BW */
     uint8_t flags; /* PLAN_A2A_RETURN */
+    bool carried;  /* COMPUTE F, B: edges between the slices of a microbatch */
     uint16_t group, stream;
     uint32_t chunk; /* COMPUTE: its chunk; hops: the consumer chunk; PLAN_BUCKET kinds: bucket */
     uint32_t link;  /* hops: link; else IR_NONE */
@@ -81,7 +90,7 @@ typedef struct dag_bucket {
     uint64_t bytes;            /* with gaps for alignment; zero: and padding to equal slices */
     bool reduced;
     uint8_t zero;                           /* 0 unless reduced */
-    uint32_t every;                         /* zero 2, 3: microbatches per window of gradients */
+    uint32_t every; /* zero 2, 3: units per window of gradients: of whole microbatches */
     uint16_t reduce_stream, gather_stream;  /* of reduced ones; of those under zero */
     uint32_t reduce, update, gather, clear; /* runs, or IR_NONE */
 } dag_bucket;
@@ -90,9 +99,12 @@ typedef struct dag {
     arena *mem;
     const ir_program *program;
     const ir_graph *graph;
-    uint32_t n_mb;
-    const char *mb_tag;
-    uint32_t split;    /* directive, or IR_NONE */
+    uint32_t n_mb;         /* units: microbatches times n_slices */
+    uint32_t n_slices;     /* of each microbatch's sequences; 1 where they are whole */
+    const char *mb_tag;    /* of microbatches */
+    const char *slice_tag; /* NULL where nothing splits sequences */
+    uint32_t split;        /* directives, or IR_NONE */
+    uint32_t sequence_split;
     dag_chunk *chunks; /* [graph->n_chunks] */
     dag_group *groups;
     uint32_t n_groups;
@@ -124,7 +136,7 @@ static inline bool dag_of_bucket(const dag_run *r)
 {
     return plan_is(r->kind, PLAN_BUCKET);
 }
-/* Microbatch; window of a bucket's node; IR_NONE for what is there once per step. */
+/* Microbatch or unit; window of a bucket's node; IR_NONE for what is there once per step. */
 static inline uint32_t dag_mb(const dag *d, uint32_t node)
 {
     const dag_run *r = &d->runs[d->node_run[node]];
@@ -134,6 +146,28 @@ static inline bool dag_split(const dag *d, uint32_t chunk, uint32_t mb)
 {
     return d->split_bw[(size_t)chunk * d->n_mb + mb];
 }
+/* The unit whose node of this run comes before unit `mb`'s, or after it, because of what slices
+ * carry; IR_NONE where none does. */
+static inline uint32_t dag_slice_before(const dag *d, const dag_run *r, uint32_t mb)
+{
+    uint32_t slice = mb % d->n_slices;
+    if (!r->carried)
+        return IR_NONE;
+    if (r->pass == PPS_PASS_F)
+        return slice > 0 ? mb - 1 : IR_NONE;
+    return slice + 1 < d->n_slices ? mb + 1 : IR_NONE;
+}
+static inline uint32_t dag_slice_after(const dag *d, const dag_run *r, uint32_t mb)
+{
+    uint32_t slice = mb % d->n_slices;
+    if (!r->carried)
+        return IR_NONE;
+    if (r->pass != PPS_PASS_F)
+        return slice > 0 ? mb - 1 : IR_NONE;
+    return slice + 1 < d->n_slices ? mb + 1 : IR_NONE;
+}
+/* Does the chunk have attention, whose slices carry keys and values on to the next? */
+bool dag_carries(const ir_graph *g, uint32_t chunk);
 /* The pass a compute node really runs: F, B, BI or BW. */
 pps_pass dag_pass(const dag *d, uint32_t node);
 bool dag_alive(const dag *d, uint32_t node);

@@ -53,7 +53,7 @@ static pps_status configure(pass_cx *cx, dag_bucket *k)
         return PPS_OK;
     PPS_TRY(pass_stream(cx, s->stream, "reduce", &k->reduce_stream));
     k->zero = (uint8_t)s->zero;
-    k->every = s->every > 0 ? s->every : 1;
+    k->every = (s->every > 0 ? s->every : 1) * d->n_slices; /* microbatches as units */
     if (k->zero == 0)
         return PPS_OK;
     k->bytes = round_up(k->bytes, (uint64_t)PLAN_ALIGN * d->groups[k->group].n_ranks);

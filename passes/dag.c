@@ -174,6 +174,7 @@ static pps_status compute_runs(pass_cx *cx, uint32_t c)
                    .link = IR_NONE,
                    .pair = IR_NONE,
                    .span = g->chunks[c].span};
+    run.carried = d->n_slices > 1 && dag_carries(g, c);
     PPS_TRY(dag_add_run(d, run, &k->f));
     if (g->chunks[c].has_grad_in || g->chunks[c].has_weights) {
         run.pass = PPS_PASS_BI;
@@ -182,6 +183,7 @@ static pps_status compute_runs(pass_cx *cx, uint32_t c)
     }
     if (g->chunks[c].has_weights) {
         run.pass = PPS_PASS_BW;
+        run.carried = false;
         PPS_TRY(dag_add_run(d, run, &k->w));
         PPS_TRY(dag_add_edge(d, k->b, k->w));
     }
@@ -198,8 +200,9 @@ static pps_status add_transfer(pass_cx *cx, hop_cx *h, uint32_t link, uint32_t f
 {
     dag *d = cx->dag;
     const ir_program *p = cx->program;
-    /* The sender's stream at both ends: the two are one operation of one channel. Each way of a stream
-     * is a queue of its own, so that a receive that waits never holds up a send the other way. */
+    /* The sender's stream at both ends: the two are one operation of one channel. Each way of a
+     * stream is a queue of its own, so that a receive that waits never holds up a send the other
+     * way. */
     uint16_t stream;
     PPS_TRY(pass_stream(cx, p->directives[d->chunks[from].place].stream, "p2p", &stream));
     if (d->chunks[from].group > d->chunks[to].group)

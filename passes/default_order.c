@@ -8,6 +8,11 @@
  * are under way than blocks lie from it to the end. On one stage per group this is 1F1B. What is
  * run is written down, so the rows can be followed. Groups that have rows take part with the same
  * rule; only the others' rows are kept.
+ *
+ * Where sequences are split the rule counts slices, and a block may have the other slices of one
+ * microbatch under way as well, since their backward begins with the last:
+ *
+ *     one stage, 2 slices    F0:0 F0:0' B0:0' F0:1 B0:0 F0:1' B0:1' B0:1      ' is the second slice
  */
 #include "passes/pass.h"
 
@@ -92,7 +97,7 @@ static pps_status join_parts(sim *s)
     }
     for (uint32_t i = 0; i < s->n_parts; i++) {
         if (depth == 0)
-            s->blocks[s->n_blocks++] = (block){.parts = {i, 0}, .cap = 1};
+            s->blocks[s->n_blocks++] = (block){.parts = {i, 0}, .cap = d->n_slices};
         depth += joins[i];
         s->parts[i].block = s->n_blocks - 1;
         s->blocks[s->n_blocks - 1].parts.n++;
@@ -167,6 +172,12 @@ static pps_status index_groups(sim *s)
     return PPS_OK;
 }
 
+/* The k-th unit backward: microbatches in order, the slices of each from last to first. */
+static uint32_t unit_back(const dag *d, uint32_t k)
+{
+    return k - k % d->n_slices + d->n_slices - 1 - k % d->n_slices;
+}
+
 /* What `group` would run now: *ret_block, *ret_backward; false when nothing is ready. */
 static bool choose(const sim *s, uint32_t group, uint32_t *ret_block, bool *ret_backward)
 {
@@ -174,7 +185,7 @@ static bool choose(const sim *s, uint32_t group, uint32_t *ret_block, bool *ret_
     ir_range list = s->group_blocks[group];
     for (uint32_t i = list.n; i-- > 0;) { /* later blocks first: their backward frees the most */
         const block *k = &s->blocks[s->group_list[list.begin + i]];
-        bool ready = k->backward && k->n_b < n_mb && k->n_b < k->done_f;
+        bool ready = k->backward && k->n_b < n_mb && unit_back(s->cx->dag, k->n_b) < k->done_f;
         for (uint32_t j = 0; j < k->succs.n && ready; j++) {
             const block *next = &s->blocks[s->edges[k->succs.begin + j]];
             ready = !next->backward || next->done_b > k->n_b;
@@ -211,7 +222,10 @@ static void start(sim *s, uint32_t group, double now)
         if (s->running[s->parts[k->parts.begin + i].group] != IR_NONE)
             return; /* when it ends, all are idle or run something else that ends */
     ir_entry e = {.pass = backward ? PPS_PASS_B : PPS_PASS_F};
-    e.mb = backward ? k->n_b++ : k->n_f++;
+    const dag *d = s->cx->dag;
+    uint32_t unit = backward ? unit_back(d, k->n_b++) : k->n_f++;
+    e.mb = unit / d->n_slices;
+    e.slice = d->slice_tag != NULL ? unit % d->n_slices + 1 : 0;
     for (uint32_t i = 0; i < k->parts.n; i++) {
         const part *p = &s->parts[k->parts.begin + (backward ? k->parts.n - 1 - i : i)];
         e.stage = p->stage;

@@ -71,6 +71,9 @@ static void needs_of(lower *l, uint32_t v)
                     need(l, p->first + m);
         }
     }
+    uint32_t slice = dag_slice_before(d, r, v - r->first);
+    if (slice != IR_NONE)
+        need(l, r->first + slice);
     if (r->kind == PLAN_RECV) {
         uint32_t jit = cx->jit[d->runs[r->pair].first + (v - r->first)];
         if (jit != IR_NONE)

@@ -18,7 +18,8 @@ double machine_compute(const pass_cx *cx, uint32_t chunk, ir_phase phase)
     double flops = 0.0;
     for (uint32_t i = 0; i < ops.n; i++)
         flops += ir_op_flops(g, &g->ops[g->lists[ops.begin + i]], phase);
-    return flops * cx->local_rows[cx->dag->chunks[chunk].group] / machine_of(cx)->flops;
+    flops *= cx->local_rows[cx->dag->chunks[chunk].group]; /* slices: a share each, on average */
+    return flops / cx->dag->n_slices / machine_of(cx)->flops;
 }
 
 double machine_hop(const pass_cx *cx, const dag_run *r)

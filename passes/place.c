@@ -127,7 +127,7 @@ pps_status pass_place(pass_cx *cx)
             pass_match m;
             if (!pass_match_chunk(cx, &s->filter, c, &m))
                 continue;
-            if (m.mb != NULL || m.pass != NULL || m.comm != NULL)
+            if (m.mb != NULL || m.slice != NULL || m.pass != NULL || m.comm != NULL)
                 return pps_diag_done(
                     pass_diag(cx, s, s->source->subject_span, 419,
                               "place names regions of the model, not microbatches or passes: %s",

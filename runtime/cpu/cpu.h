@@ -14,6 +14,7 @@
 typedef struct cpu_context {
     uint32_t group_index; /* this rank's index in its group: which experts it owns when ep > 1 */
     const struct cpu_blas *blas; /* NULL: plain products */
+    uint32_t slice; /* of the microbatch's sequences: its first position is slice * k->T */
 } cpu_context;
 
 /* Run one kernel. `p[i]` is the address of operand i of ops.def's list (NULL when absent); outputs do

@@ -5,12 +5,12 @@
  *
  *   BIND   arena + act_offset + bindings[bind] + offset
  *   PARAM  arena + its bucket's place + the parameter's      GRAD  the same behind grad_offset
- *   DATA   arena + data_offset + the input's offset + the microbatch's rows
+ *   DATA   arena + data_offset + the input's offset + the unit's rows
  *   LOSS   losses + the step's first slot + index
  *
  * Communication is handed to coll, one operation per stream (a stream runs one step at a time).
- * Optimizer state of a parameter, or of the piece of it in this rank's slice, lies behind opt_offset at
- * (states per element) times its place.
+ * Optimizer state of a parameter, or of the piece of it in this rank's slice, lies behind
+ * opt_offset at (states per element) times its place.
  */
 #include "runtime/exec/exec.h"
 
@@ -25,7 +25,7 @@ typedef struct cpu_self {
     cpu_context cx;
     cpu_kernel_fn *kernels;  /* [set->n_kernels], NULL where this plan does not use one */
     uint64_t *param_at, *grad_at; /* [set->n_params] in the arena, of those that this rank stores whole */
-    uint64_t *data_mb_bytes; /* [set->n_data] one microbatch's rows */
+    uint64_t *data_mb_bytes;      /* [set->n_data] one unit's rows */
     coll_op *ops;            /* [n_streams] */
     void **operands;         /* of one kernel */
 } cpu_self;
@@ -61,6 +61,7 @@ static void *address(const cpu_self *self, const exec_rank *r, const plan_step *
 static pps_status compute(cpu_self *self, const exec_rank *r, const plan_step *s)
 {
     const plan_program *program = &r->set->programs[plan_work_of(r->set, s)->program];
+    self->cx.slice = s->mb % r->set->n_slices;
     for (uint32_t i = 0; i < program->n_kernels; i++) {
         const plan_kernel *k = &r->set->kernels[program->kernels + i];
         for (uint32_t j = 0; j < k->n_operands; j++)
@@ -227,7 +228,7 @@ static pps_status fill_tables(cpu_self *self, const exec_rank *r)
 {
     const plan_set *set = r->set;
     const plan *p = r->plan;
-    uint64_t mb_rows = set->batch / (p->n_ranks * (set->n_mb ? set->n_mb : 1));
+    uint64_t rows = set->batch / p->n_ranks;
     for (uint32_t b = 0; b < p->n_buckets; b++)
         for (uint32_t i = p->buckets[b].first; i < p->buckets[b].first + p->buckets[b].n; i++) {
             const plan_param *q = &p->params[i];
@@ -236,7 +237,7 @@ static pps_status fill_tables(cpu_self *self, const exec_rank *r)
                 p->grad_offset + p->buckets[b].offset[PLAN_AREA_GRADS] + q->offset;
         }
     for (uint32_t i = 0; i < set->n_data; i++)
-        self->data_mb_bytes[i] = mb_rows * set->data[i].row_elems * 4;
+        self->data_mb_bytes[i] = rows * set->data[i].row_elems / (set->n_mb ? set->n_mb : 1) * 4;
     return find_kernels(self, r);
 }
 

@@ -21,6 +21,7 @@ void pb_init(plan_builder *b, uint32_t n_groups, uint32_t group_size, uint32_t n
         .rank_group = b->rank_group,
         .rank_index = b->rank_index,
         .n_mb = 1,
+        .n_slices = 1,
         .batch = group_size,
         .T = 1,
         .works = b->works,
