@@ -76,7 +76,7 @@ void plan_dump(const plan_set *set, uint32_t group, ir_print_fn print, void *ud)
         const plan_bucket *k = &p->buckets[b];
         out(print, ud, "bucket %u params=%u offset=%llu bytes=%llu%s", b, k->n,
             (unsigned long long)k->offset[PLAN_AREA_PARAMS], (unsigned long long)k->bytes,
-            k->reduced ? " reduced" : "");
+            plan_reduced(k) ? " reduced" : "");
         if (k->zero > 0)
             out(print, ud, " zero=%u", k->zero);
         if (k->zero > 1)

@@ -239,6 +239,7 @@ static pps_status add_exchange(pass_cx *cx, hop_cx *h, uint32_t link, uint32_t s
                    .group = (uint16_t)d->chunks[sharded].group,
                    .chunk = consumer,
                    .link = link,
+                   .teams = d->chunks[sharded].ep_teams,
                    .pair = IR_NONE,
                    .span = shard->source->span};
     PPS_TRY(pass_stream(cx, shard->stream, "experts", &run.stream));
