@@ -214,6 +214,9 @@ pps_status pass_prove_memory(pps_state *st, const plan_set *set, const plan *p, 
 /* prove_buckets.c: gradients reach their updates, and parameters their readers, in every plan. */
 pps_status prove_buckets(pps_state *st, const plan_set *set);
 
+/* prove_slices.c: what slices of a microbatch carry from one to the next, in every plan. E0523. */
+pps_status prove_slices(pps_state *st, const plan_set *set);
+
 /* sizes.c: cx->local_rows (E0210 where the batch does not divide); bytes of `tensor` as `chunk`
  * holds it, for one microbatch on one rank. */
 pps_status pass_local_rows(pass_cx *cx);
