@@ -45,7 +45,7 @@ static pps_status wrong(const slice_prover *p, const plan *mine, const plan_step
 {
     char label[128];
     plan_step_label(p->set, mine, s, label, sizeof label);
-    return pps_error(p->st, plan_place_of(p->set, s), 523, "%s: group %u step %u, %s", what,
+    return pps_error(p->st, plan_place_of(p->set, s), 524, "%s: group %u step %u, %s", what,
                      mine->group, (uint32_t)(s - mine->steps), label);
 }
 
@@ -90,7 +90,7 @@ static pps_status read_program(slice_prover *p, uint32_t id, uint32_t *n_places)
             bool first = c->bind[which] == IR_NONE;
             if (carried[which]->space != PLAN_BIND ||
                 (!first && c->bind[which] != carried[which]->bind))
-                return pps_error(p->st, none, 523, "%s carries in several buffers",
+                return pps_error(p->st, none, 524, "%s carries in several buffers",
                                  set->chunk_names[program->chunk]);
             c->bind[which] = carried[which]->bind;
             *to = (place){carried[which]->offset, carried[which]->offset + 4 * elems};
@@ -151,7 +151,7 @@ static pps_status read_programs(slice_prover *p)
     }
     for (uint32_t i = 0; i < set->n_programs; i++)
         if (!places_agree(p, i, forward))
-            return pps_error(p->st, none, 523, "%s: what slices carry lies in each other's place",
+            return pps_error(p->st, none, 524, "%s: what slices carry lies in each other's place",
                              set->chunk_names[set->programs[i].chunk]);
     return PPS_OK;
 }

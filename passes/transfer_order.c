@@ -81,9 +81,11 @@ pps_status pass_transfer_order(pass_cx *cx)
                 uint32_t n_now = 0, unit = pass_unit(cx, &units, u);
                 for (uint32_t l = 0; l < d->n_links && unit != IR_NONE; l++) {
                     uint32_t run = transfer_run(cx, e, &d->links[l]);
-                    if (run == IR_NONE)
+                    uint32_t turn =
+                        run != IR_NONE ? dag_mb_index(d, d->links[l].dst, unit) : IR_NONE;
+                    if (turn == IR_NONE)
                         continue;
-                    uint32_t node = d->runs[run].first + unit;
+                    uint32_t node = d->runs[run].first + turn;
                     if (compute != IR_NONE)
                         PPS_TRY(pass_add_extra(cx, compute, node, i));
                     for (uint32_t k = 0; k < n_before; k++)
