@@ -94,6 +94,8 @@ typedef struct ir_program {
     ir_directive *directives; /* in script order, all kinds but train and order */
     uint8_t *kinds;           /* pps_directive_kind of each */
     uint32_t n_directives, cap_directives;
+    const char *slice_tag; /* of a split along the sequence, into n_slices; NULL: there is none */
+    uint32_t n_slices;
     const pps_directive **orders;
     uint32_t n_orders, cap_orders;
     ir_row *rows;

@@ -9,10 +9,11 @@
  * run is written down, so the rows can be followed. Groups that have rows take part with the same
  * rule; only the others' rows are kept.
  *
- * Where sequences are split the rule counts slices, and a block may have the other slices of one
- * microbatch under way as well, since their backward begins with the last:
+ * Where sequences are split the rule counts slices, a block may have the other slices of one
+ * microbatch under way as well, since their backward begins with the last, and forwards take turns
+ * with backwards:
  *
- *     one stage, 2 slices    F0:0 F0:0' B0:0' F0:1 B0:0 F0:1' B0:1' B0:1      ' is the second slice
+ *     one stage, 2 slices    F0:0 F0:0' B0:0' F0:1 B0:0 F0:1' B0:1' B0:1     ' is the second slice
  */
 #include "passes/pass.h"
 
@@ -45,7 +46,7 @@ typedef struct sim {
     uint32_t *group_list;
     double *busy_until;
     uint32_t *running; /* [n_groups] block, or IR_NONE */
-    bool *running_b;
+    bool *running_b;   /* stays what it was when nothing runs */
     ir_entry **rows; /* [n_groups] */
     uint32_t *n_row;
 } sim;
@@ -178,8 +179,8 @@ static uint32_t unit_back(const dag *d, uint32_t k)
     return k - k % d->n_slices + d->n_slices - 1 - k % d->n_slices;
 }
 
-/* What `group` would run now: *ret_block, *ret_backward; false when nothing is ready. */
-static bool choose(const sim *s, uint32_t group, uint32_t *ret_block, bool *ret_backward)
+/* The block of `group` whose backward is ready, of the unit that comes first; or IR_NONE. */
+static uint32_t ready_backward(const sim *s, uint32_t group)
 {
     uint32_t n_mb = s->cx->dag->n_mb, best = IR_NONE;
     ir_range list = s->group_blocks[group];
@@ -193,11 +194,13 @@ static bool choose(const sim *s, uint32_t group, uint32_t *ret_block, bool *ret_
         if (ready && (best == IR_NONE || k->n_b < s->blocks[best].n_b))
             best = s->group_list[list.begin + i];
     }
-    if (best != IR_NONE) {
-        *ret_block = best;
-        *ret_backward = true;
-        return true;
-    }
+    return best;
+}
+
+static uint32_t ready_forward(const sim *s, uint32_t group)
+{
+    uint32_t n_mb = s->cx->dag->n_mb, best = IR_NONE;
+    ir_range list = s->group_blocks[group];
     for (uint32_t i = list.n; i-- > 0;) {
         const block *k = &s->blocks[s->group_list[list.begin + i]];
         bool ready = k->n_f < n_mb && (!k->backward || k->n_f - k->done_b < k->cap);
@@ -206,9 +209,20 @@ static bool choose(const sim *s, uint32_t group, uint32_t *ret_block, bool *ret_
         if (ready && (best == IR_NONE || k->n_f < s->blocks[best].n_f))
             best = s->group_list[list.begin + i];
     }
-    *ret_block = best;
-    *ret_backward = false;
-    return best != IR_NONE;
+    return best;
+}
+
+/* What `group` would run now: *ret_block, *ret_backward; false when nothing is ready. The slices of
+ * a microbatch become ready backward one upon the other: forwards take turns with them. */
+static bool choose(const sim *s, uint32_t group, uint32_t *ret_block, bool *ret_backward)
+{
+    uint32_t backward = ready_backward(s, group), forward = IR_NONE;
+    bool turn = s->cx->dag->n_slices > 1 && s->running_b[group];
+    if (backward == IR_NONE || turn)
+        forward = ready_forward(s, group);
+    *ret_backward = forward == IR_NONE;
+    *ret_block = *ret_backward ? backward : forward;
+    return *ret_block != IR_NONE;
 }
 
 static void start(sim *s, uint32_t group, double now)

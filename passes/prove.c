@@ -282,7 +282,7 @@ static pps_status check_once(const prover *p)
             if ((bits & need) != need) {
                 pps_span none = {0};
                 return pps_error(p->st, none, 521, "%s, microbatch %u: a pass never runs",
-                                 set->chunk_names[c], m);
+                                 set->chunk_names[c], m / set->n_slices);
             }
         }
     return PPS_OK;

@@ -42,7 +42,9 @@ static const char rows[] =
     "fn halves(R, M) => [[forth(r, u) for u in 0..M * S] + [back(r, k, BI) for k in 0..M * S]\n"
     "                    + [unit(r, u // S, u % S, BW) for u in 0..M * S] for r in 0..R]\n"
     /* an op without SEQ is all the slices of its microbatch */
-    "fn whole(R, M) => [[F(r, m) for m in 0..M] + [B(r, m) for m in 0..M] for r in 0..R]\n";
+    "fn whole(R, M) => [[F(r, m) for m in 0..M] + [B(r, m) for m in 0..M] for r in 0..R]\n"
+    /* microbatch 1 goes through the ranks the other way */
+    "fn crossing(R, M) => [[F(0, r), F(1, 1 - r), B(1, 1 - r), B(0, r)] for r in 0..R]\n";
 
 static const struct model {
     const char *name, *text; /* of `stages` */
@@ -107,6 +109,7 @@ static const cell cells[] = {
     {"qwen3_moe", 2, 2, 4, true, "halves", "zero 3 bucket 0.003"},
     {"qwen3_moe", 2, 2, 2, false, "", "zero 3 every 2 prefetch 2"},
     {"llama", 2, 1, 4, false, "seq1f1b", ""},
+    {"llama", 2, 1, 4, false, "crossing", ""},
     {"llama", 2, 2, 2, false, "", ""},
     {"gpt2", 1, 1, 4, false, "halves", ""},
     {"gpt2", 1, 2, 2, false, "seq1f1b", "zero 2"},
@@ -133,8 +136,11 @@ static void open_cell(compiled *c, const cell *z)
                       "split {} by SEQ into S along sequence\n"
                       "for s in 0..2 {\n"
                       "  let at = [%s]\n"
-                      "  place {PP: s} on at stream pp\n",
-                      z->replicas == 1 ? "s % ranks" : "s % ranks, ranks + s % ranks");
+                      "  %s\n",
+                      z->replicas == 1 ? "s % ranks" : "s % ranks, ranks + s % ranks",
+                      strcmp(z->order, "crossing") == 0
+                          ? "for m in 0..2 { place {PP: s, MB: m} on [(s + m) % 2] stream pp }"
+                          : "place {PP: s} on at stream pp");
         if (z->replicas > 1)
             n += snprintf(script + n, sizeof script - (size_t)n,
                           "  replicate {PP: s} on at reduce dp %s\n%s", z->clauses,

@@ -72,6 +72,19 @@ static void default_order(void **state)
     zero_close(&c);
 }
 
+/* With unit costs (p - 1) / (m s + p - 1) of the time is idle, as in 1F1B of so many microbatches.
+ */
+static void bubble(void **state)
+{
+    (void)state;
+    for (uint32_t slices = 1; slices <= 16; slices *= 2) {
+        compiled c;
+        open_plan(&c, slices, "");
+        assert_float_equal(c.set->bubble, 1.0 / (MBS * slices + 1), 1e-9);
+        zero_close(&c);
+    }
+}
+
 /* What a microbatch carries is one buffer, for all layers of a stage, from the first slice's
  * forward to its backward; and one for gradients, from the last slice's backward. */
 static void carried_buffers(void **state)
@@ -248,6 +261,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(default_order),
+        cmocka_unit_test(bubble),
         cmocka_unit_test(carried_buffers),
         cmocka_unit_test(as_many_as_microbatches),
         cmocka_unit_test(broken_plans_are_refused),
