@@ -195,18 +195,18 @@ static inline uint32_t dag_bucket_of(const dag *d, uint32_t param, uint32_t grou
  * carry; IR_NONE where none does. */
 static inline uint32_t dag_slice_before(const dag *d, const dag_run *r, uint32_t mb)
 {
-    uint32_t slice = mb % d->n_slices;
     if (!r->carried)
         return IR_NONE;
+    uint32_t slice = mb % d->n_slices;
     if (r->pass == PPS_PASS_F)
         return slice > 0 ? mb - 1 : IR_NONE;
     return slice + 1 < d->n_slices ? mb + 1 : IR_NONE;
 }
 static inline uint32_t dag_slice_after(const dag *d, const dag_run *r, uint32_t mb)
 {
-    uint32_t slice = mb % d->n_slices;
     if (!r->carried)
         return IR_NONE;
+    uint32_t slice = mb % d->n_slices;
     if (r->pass != PPS_PASS_F)
         return slice > 0 ? mb - 1 : IR_NONE;
     return slice + 1 < d->n_slices ? mb + 1 : IR_NONE;
