@@ -331,6 +331,8 @@ pps_status pps_prove(pps_state *st, const plan_set *set)
         status = prove_memory(st, set);
     if (status == PPS_OK)
         status = prove_buckets(st, set);
+    if (status == PPS_OK)
+        status = prove_teams(st, set);
     return status == PPS_OK ? prove_slices(st, set) : status;
 }
 
