@@ -65,6 +65,7 @@ CPU_KERNEL(position_f)
     const cpu_real *in = p[0], *table = (const cpu_real *)p[1] + first_position(k, cx);
     cpu_real *out = p[2];
     size_t per_row = (size_t)k->T * k->n_in;
+    table += cx->slice * k->ep * per_row;
     for (size_t b = 0; b < k->B; ++b)
         for (size_t i = 0; i < per_row; ++i)
             out[b * per_row + i] = in[b * per_row + i] + table[i];
@@ -84,6 +85,7 @@ CPU_KERNEL(position_bw)
     const cpu_real *d_out = p[0];
     size_t per_row = (size_t)k->T * k->n_in;
     for (size_t b = 0; b < k->B; ++b)
-        add_row((cpu_real *)p[1] + first_position(k, cx), d_out + b * per_row, per_row);
+        add_row((cpu_real *)p[1] + first_position(k, cx) + cx->slice * k->ep * per_row,
+                d_out + b * per_row, per_row);
     return PPS_OK;
 }

@@ -59,6 +59,8 @@ typedef float cpu_real;
     K(rope_bi)                \
     K(attention_f)            \
     K(attention_bi)           \
+    K(attention_slice_f)      \
+    K(attention_slice_bi)     \
     K(gelu_f)                 \
     K(gelu_bi)                \
     K(swiglu_f)               \

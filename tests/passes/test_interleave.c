@@ -78,6 +78,7 @@ static void bench_open(bench *b)
                           .lists = b->lists};
     b->dag = (dag){.graph = &b->graph,
                    .n_mb = N_MB,
+                   .n_slices = 1,
                    .chunks = b->placed,
                    .links = b->links,
                    .n_links = CHUNKS - 1,
