@@ -32,14 +32,6 @@ pps_status pass_split(pass_cx *cx)
             pps_diag_also(diag, first->source->span, "first split here into %u", first->n);
             return pps_diag_done(diag);
         }
-        for (uint32_t r = 0; r < g->n_regions; r++)
-            if (strcmp(g->regions[r].tag, s->tag) == 0) {
-                pps_diag *diag = pass_diag(cx, s, s->source->span, 415,
-                                           "tag %s already names regions of the model", s->tag);
-                pps_diag_also(diag, g->regions[r].span, "annotated here");
-                pps_diag_help(diag, "split by another tag, such as MB");
-                return pps_diag_done(diag);
-            }
         d->split = i;
         d->n_mb = s->n;
         d->mb_tag = s->tag;
