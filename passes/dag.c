@@ -9,7 +9,7 @@
  * another group once, however many chunks use it there (the carrier link); gradients come back per
  * use. Buckets and their reductions and updates are buckets.c's.
  */
-#include "passes/pass.h"
+#include "passes/machine.h"
 
 #include <string.h>
 
@@ -330,5 +330,7 @@ pps_status pass_dag(pass_cx *cx)
     merge_streams(cx);
     PASS_ALLOC(d->split_bw, cx->mem, (size_t)g->n_chunks * d->n_mb);
     PPS_TRY(pass_local_rows(cx));
+    PPS_TRY(pass_count_names(cx));
+    PPS_TRY(machine_open(cx));
     return dag_seal(d);
 }

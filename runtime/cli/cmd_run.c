@@ -155,7 +155,7 @@ int cmd_run(const cli_options *options)
             .backend = options->backend == CLI_BACKEND_PACED ? LAUNCH_PACED : LAUNCH_CPU,
             .plain_kernels = options->kernels == CLI_KERNELS_PLAIN,
             .paced = exec_paced_share(s.plans, PACED_UNIT_NS, PACED_COMM_SHARE),
-            .trace = options->trace != NULL,
+            .trace = options->trace != NULL || options->profile != NULL,
             .save_path = options->save,
             .save_gradients_path = options->save_gradients,
             .want_hash = true,
@@ -172,6 +172,8 @@ int cmd_run(const cli_options *options)
     }
     if (status == PPS_OK && options->trace)
         status = write_trace(&s, &result);
+    if (status == PPS_OK && options->profile)
+        status = costs_write(s.st, s.plans, result.marks, options->profile);
     if (status == PPS_OK && options->log == CLI_JSON)
         print_done_json(&s, &result);
     else if (status == PPS_OK)
