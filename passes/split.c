@@ -16,12 +16,11 @@
 
 #include <string.h>
 
-/* One split along each dimension, each by a tag of its own that no region has. */
+/* One split along each dimension, each by a tag of its own. */
 static pps_status check_tags(pass_cx *cx, const ir_directive *s)
 {
     const dag *d = cx->dag;
     const ir_program *p = cx->program;
-    const ir_graph *g = p->graph;
     const uint32_t others[] = {d->split, d->sequence_split};
     for (size_t i = 0; i < 2; i++) {
         if (others[i] == IR_NONE)
@@ -39,14 +38,6 @@ static pps_status check_tags(pass_cx *cx, const ir_directive *s)
             pps_diag_help(diag, "split the other one `along sequence`");
         return pps_diag_done(diag);
     }
-    for (uint32_t r = 0; r < g->n_regions; r++)
-        if (strcmp(g->regions[r].tag, s->tag) == 0) {
-            pps_diag *diag = pass_diag(cx, s, s->source->span, 415,
-                                       "tag %s already names regions of the model", s->tag);
-            pps_diag_also(diag, g->regions[r].span, "annotated here");
-            pps_diag_help(diag, "split by another tag, such as MB");
-            return pps_diag_done(diag);
-        }
     return PPS_OK;
 }
 
