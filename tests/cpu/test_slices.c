@@ -205,7 +205,7 @@ static void places(uint32_t op, const plan_kernel *kernel)
 static void positions_count_from_the_sequence(void **state)
 {
     (void)state;
-    places(IR_POSITION, &(plan_kernel){.op = IR_POSITION});
+    places(IR_POSITION, &(plan_kernel){.op = IR_POSITION, .ep = 1});
     places(IR_ROPE,
            &(plan_kernel){.op = IR_ROPE, .attrs = {.heads = 2, .head_dim = 4, .theta = 100}});
 }
