@@ -56,7 +56,9 @@ typedef struct ir_param {
 } ir_param;
 
 typedef struct ir_attrs { /* what an op needs beyond shapes; unused fields are 0 */
-    uint32_t heads, kv_heads, head_dim; /* ROPE, ATTENTION */
+    uint32_t heads, kv_heads, head_dim; /* ROPE, ATTENTION and its parts */
+    uint32_t parts, shift; /* POSITION, ROPE, ATTENTION_PART: ranks that share a sequence, 0: none;
+                            * ATTENTION_PART: the keys' owner is that many ranks before this one */
     uint32_t group;                     /* RMSNORM */
     uint32_t begin;                     /* SLICE */
     uint32_t experts, top_k, hidden;    /* ROUTER, DISPATCH, EXPERTS, COMBINE */

@@ -65,6 +65,8 @@ static void put_attrs(const sink *s, const ir_attrs *a)
     } attrs[] = {
         {"heads", a->heads},
         {"kv_heads", a->kv_heads},
+        {"parts", a->parts},
+        {"shift", a->shift},
         {"group", a->group},
         {"head_dim", a->head_dim},
         {"begin", a->begin},

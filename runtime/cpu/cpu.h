@@ -13,6 +13,7 @@
 
 typedef struct cpu_context {
     uint32_t group_index; /* this rank's index in its group: which experts it owns when ep > 1 */
+    uint32_t part; /* this rank's part of every sequence, below attrs.parts; 0 where they are whole */
     const struct cpu_blas *blas; /* NULL: plain products */
 } cpu_context;
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * cpu_embed.c: EMBED and POSITION: rows of a table, by token and by place.
+ * cpu_embed.c: EMBED and POSITION: rows of a table, by token and by place; ROPE: a turn by place.
  */
 #include "runtime/cpu/lanes.h"
 
@@ -45,10 +45,13 @@ CPU_KERNEL(position_f)
 {
     const cpu_real *in = p[0], *table = p[1];
     cpu_real *out = p[2];
-    size_t per_row = (size_t)k->T * k->n_in;
+    size_t n = k->n_in;
     for (size_t b = 0; b < k->B; ++b)
-        for (size_t i = 0; i < per_row; ++i)
-            out[b * per_row + i] = in[b * per_row + i] + table[i];
+        for (size_t t = 0; t < k->T; ++t) {
+            const cpu_real *row = table + cpu_place(k, cx, t) * n;
+            for (size_t j = 0, at = (b * k->T + t) * n; j < n; ++j)
+                out[at + j] = in[at + j] + row[j];
+        }
     return PPS_OK;
 }
 
@@ -63,8 +66,47 @@ CPU_KERNEL(position_bi)
 CPU_KERNEL(position_bw)
 {
     const cpu_real *d_out = p[0];
-    size_t per_row = (size_t)k->T * k->n_in;
+    cpu_real *g_table = p[1];
+    size_t n = k->n_in;
     for (size_t b = 0; b < k->B; ++b)
-        add_row(p[1], d_out + b * per_row, per_row);
+        for (size_t t = 0; t < k->T; ++t)
+            add_row(g_table + cpu_place(k, cx, t) * n, d_out + (b * k->T + t) * n, n);
+    return PPS_OK;
+}
+
+/* Turn each head's halves (x1, x2) by `sign` times its position's angles. */
+static void rotate(const plan_kernel *k, const cpu_context *cx, const cpu_real *in, cpu_real *out,
+                   int sign)
+{
+    size_t dim = k->attrs.head_dim, half = dim / 2, width = k->n_in;
+    for (size_t j = 0; j < half; ++j) {
+        double rate = pow(k->attrs.theta, -2.0 * (double)j / (double)dim);
+        for (size_t t = 0; t < k->T; ++t) {
+            double angle = (double)cpu_place(k, cx, t) * rate;
+            cpu_real c = (cpu_real)cos(angle), s = (cpu_real)sin(angle);
+            s *= (cpu_real)sign;
+            for (size_t b = 0; b < k->B; ++b)
+                for (size_t h = 0; h < width; h += dim) {
+                    size_t i = (b * k->T + t) * width + h + j;
+                    cpu_real x1 = in[i], x2 = in[i + half];
+                    out[i] = x1 * c - x2 * s;
+                    out[i + half] = x2 * c + x1 * s;
+                }
+        }
+    }
+}
+
+/* i0 o0 */
+CPU_KERNEL(rope_f)
+{
+    rotate(k, cx, p[0], p[1], 1);
+    return PPS_OK;
+}
+
+/* d0 x0 */
+CPU_KERNEL(rope_bi)
+{
+    if (p[1] != NULL)
+        rotate(k, cx, p[0], p[1], -1);
     return PPS_OK;
 }

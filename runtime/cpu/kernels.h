@@ -59,6 +59,10 @@ typedef float cpu_real;
     K(rope_bi)             \
     K(attention_f)         \
     K(attention_bi)        \
+    K(attention_part_f)    \
+    K(attention_part_bi)   \
+    K(attention_end_f)     \
+    K(attention_end_bi)    \
     K(gelu_f)              \
     K(gelu_bi)             \
     K(swiglu_f)            \
@@ -113,6 +117,18 @@ void CPU_FN(product)(const cpu_blas *blas, cpu_form form, size_t m, size_t n, si
 static inline size_t cpu_positions(const plan_kernel *k)
 {
     return (size_t)k->B * k->T;
+}
+
+/* The place in its sequence of local position t. Ranks that share sequences hold two blocks of
+ * consecutive positions each, of 2 parts in all: rank i blocks i and 2 parts - 1 - i, so that each
+ * has as much to attend to as any other (graph.h: ir_attrs.parts). */
+static inline size_t cpu_place(const plan_kernel *k, const cpu_context *cx, size_t t)
+{
+    if (k->attrs.parts < 2)
+        return t;
+    size_t block = k->T / 2;
+    return t < block ? cx->part * block + t
+                     : (2 * (size_t)k->attrs.parts - 1 - cx->part) * block + (t - block);
 }
 
 /* Copy `n` elements unless there is nowhere to (gradient not wanted) or it is the same place. */
