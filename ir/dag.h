@@ -38,6 +38,7 @@ typedef struct dag_run {
     uint16_t group, stream;
     uint32_t chunk; /* COMPUTE: its chunk; hops: the consumer chunk; PLAN_BUCKET kinds: bucket */
     uint32_t link;  /* hops: link; else IR_NONE */
+    uint32_t teams; /* collectives: the ranks that take part, in plan_set.teams */
     uint32_t first, n;
     uint32_t pair;         /* SEND: its RECV run, RECV: its SEND run; else IR_NONE */
     ir_range preds, succs; /* run ids, in dag.run_edges */
@@ -65,14 +66,18 @@ typedef struct dag_chunk { /* what directives made of a graph chunk */
     uint32_t place;        /* directive indices, IR_NONE when there is none */
     uint32_t replicate, shard;
     uint32_t ep;       /* ranks that share its experts; 1 */
+    uint32_t ep_teams; /* which ranks those are; IR_NONE */
     uint32_t f, b, w;  /* runs: F, B/BI, BW; IR_NONE where the pass has nothing to do */
     ir_range in_links; /* link ids: [dag.link_lists], by input index */
     ir_range out_links;
 } dag_chunk;
 
 typedef struct dag_group {
-    uint32_t ranks, n_ranks; /* in dag.group_ranks */
-    pps_span span;           /* the place that made it */
+    uint32_t ranks, n_ranks;     /* in dag.group_ranks */
+    pps_span span;               /* the place that made it */
+    uint32_t n_replicas;         /* that share out the batch */
+    uint32_t tensor, sequence;   /* teams whose ranks work on the same rows together, or IR_NONE */
+    bool tensor_splits_sequence; /* outside its regions they share out the positions */
 } dag_group;
 
 typedef struct dag_bucket {
@@ -80,6 +85,8 @@ typedef struct dag_bucket {
     uint32_t first, n;         /* params, in dag.bucket_params */
     uint64_t bytes;            /* with gaps for alignment; zero: and padding to equal slices */
     bool reduced;
+    uint32_t teams;                         /* whose ranks sum their gradients, where they do */
+    bool spread;                            /* its parameters are cut over tensor teams */
     uint8_t zero;                           /* 0 unless reduced */
     uint32_t every;                         /* zero 2, 3: microbatches per window of gradients */
     uint16_t reduce_stream, gather_stream;  /* of reduced ones; of those under zero */
@@ -148,7 +155,8 @@ pps_status dag_add_edge(dag *d, uint32_t src_run, uint32_t dst_run);
 pps_status dag_seal(dag *d);
 /* Count alive nodes and their edges anew: after `split_bw` changed. */
 void dag_count(dag *d);
-/* Every invariant of this header; PPS_ERR_INTERNAL, with a message (E9901) if the DAG has a program. */
+/* Every invariant of this header; PPS_ERR_INTERNAL, with a message (E9901) if the DAG has a
+ * program. */
 pps_status dag_verify(const dag *d);
 
 /* dag_text.c: the DAG as text, which dag_read takes; the grammar stands there. */

@@ -16,7 +16,8 @@
 typedef struct open_bucket {
     uint32_t directive;
     uint32_t stage; /* zero 2, 3; else IR_NONE */
-    bool sharded;
+    uint32_t teams;
+    bool cut, spread;
     uint32_t bucket;
     uint64_t bytes; /* of parameters, without gaps */
 } open_bucket;
@@ -47,7 +48,6 @@ static uint64_t round_up(uint64_t n, uint64_t unit)
 /* Streams and windows of a bucket, as its directive says. */
 static pps_status configure(pass_cx *cx, dag_bucket *k)
 {
-    dag *d = cx->dag;
     const ir_directive *s = &cx->program->directives[k->directive];
     if (!k->reduced)
         return PPS_OK;
@@ -56,7 +56,7 @@ static pps_status configure(pass_cx *cx, dag_bucket *k)
     k->every = s->every > 0 ? s->every : 1;
     if (k->zero == 0)
         return PPS_OK;
-    k->bytes = round_up(k->bytes, (uint64_t)PLAN_ALIGN * d->groups[k->group].n_ranks);
+    k->bytes = round_up(k->bytes, (uint64_t)PLAN_ALIGN * cx->set->teams[k->teams].size);
     /* gathers ahead of computes would queue behind the reductions on one stream */
     if (s->gather != IR_NONE || k->zero == 3)
         return pass_stream(cx, s->gather, "gather", &k->gather_stream);
@@ -77,6 +77,7 @@ static pps_status bucket_runs(pass_cx *cx, uint32_t b)
                    .group = (uint16_t)k->group,
                    .chunk = b,
                    .link = IR_NONE,
+                   .teams = k->teams,
                    .pair = IR_NONE,
                    .span = p->train.source->span};
     PPS_TRY(dag_add_run(d, run, &k->update));
@@ -166,25 +167,33 @@ pps_status pass_buckets(pass_cx *cx)
                     continue;
                 }
                 first_chunk[q] = c;
-                bool sharded = k->shard != IR_NONE && (g->params[q].flags & IR_PARAM_EXPERT);
-                uint64_t bytes = ir_param_elems(&g->params[q]) / (sharded ? k->ep : 1) * 4;
+                bool cut = cx->param_cuts[q][0].teams != IR_NONE, spread = false;
+                for (int j = 0; cut && j < PLAN_MAX_CUTS; j++)
+                    spread |= cx->param_cuts[q][j].teams == d->groups[group].tensor;
+                spread &= d->groups[group].tensor != IR_NONE;
+                uint64_t bytes = pass_held_elems(cx, q) * 4;
+                uint32_t teams = IR_NONE;
+                if (k->replicate != IR_NONE)
+                    PPS_TRY(pass_teams_gradients(cx, group, q, &teams));
                 const ir_directive *s =
                     k->replicate != IR_NONE ? &p->directives[k->replicate] : NULL;
                 uint64_t most = s != NULL ? s->bucket_bytes : 0;
                 uint32_t stage = s != NULL && s->zero >= 2 ? dag_stage(g, c) : IR_NONE;
                 uint32_t o = 0;
-                while (o < n_open && (open[o].directive != k->replicate ||
-                                      open[o].sharded != sharded || open[o].stage != stage))
+                while (o < n_open && (open[o].directive != k->replicate || open[o].cut != cut ||
+                                      open[o].spread != spread || open[o].teams != teams ||
+                                      open[o].stage != stage))
                     o++;
                 if (o == n_open || (most > 0 && open[o].bytes + bytes > most)) {
                     if (o == n_open)
                         n_open++;
-                    open[o] = (open_bucket){k->replicate, stage, sharded, d->n_buckets, 0};
-                    d->buckets[d->n_buckets++] =
-                        (dag_bucket){.group = group,
-                                     .directive = k->replicate,
-                                     .reduced = !sharded && k->replicate != IR_NONE &&
-                                                d->groups[group].n_ranks > 1};
+                    open[o] =
+                        (open_bucket){k->replicate, stage, teams, cut, spread, d->n_buckets, 0};
+                    d->buckets[d->n_buckets++] = (dag_bucket){.group = group,
+                                                              .directive = k->replicate,
+                                                              .teams = teams,
+                                                              .spread = spread,
+                                                              .reduced = teams != IR_NONE};
                 }
                 open[o].bytes += bytes;
                 dag_bucket *bucket = &d->buckets[open[o].bucket];

@@ -198,8 +198,9 @@ static pps_status add_transfer(pass_cx *cx, hop_cx *h, uint32_t link, uint32_t f
 {
     dag *d = cx->dag;
     const ir_program *p = cx->program;
-    /* The sender's stream at both ends: the two are one operation of one channel. Each way of a stream
-     * is a queue of its own, so that a receive that waits never holds up a send the other way. */
+    /* The sender's stream at both ends: the two are one operation of one channel. Each way of a
+     * stream is a queue of its own, so that a receive that waits never holds up a send the other
+     * way. */
     uint16_t stream;
     PPS_TRY(pass_stream(cx, p->directives[d->chunks[from].place].stream, "p2p", &stream));
     if (d->chunks[from].group > d->chunks[to].group)
@@ -236,6 +237,7 @@ static pps_status add_exchange(pass_cx *cx, hop_cx *h, uint32_t link, uint32_t s
                    .group = (uint16_t)d->chunks[sharded].group,
                    .chunk = consumer,
                    .link = link,
+                   .teams = d->chunks[sharded].ep_teams,
                    .pair = IR_NONE,
                    .span = shard->source->span};
     PPS_TRY(pass_stream(cx, shard->stream, "experts", &run.stream));

@@ -341,6 +341,7 @@ static plan_kernel describe(const layout *l, uint32_t op_id, ir_phase phase)
                      .B = l->b,
                      .T = 1,
                      .ep = 1,
+                     .teams = IR_NONE,
                      .attrs = op->attrs};
     const ir_tensor *in = op->n_in > 0 ? &g->tensors[op->in[0]] : NULL;
     const ir_tensor *out = op->n_out > 0 ? &g->tensors[op->out[0]] : NULL;
@@ -354,6 +355,7 @@ static plan_kernel describe(const layout *l, uint32_t op_id, ir_phase phase)
         k.n_out = out->dims[out->n_dims - 1];
     if (op->kind == IR_EXPERTS) {
         k.ep = l->ep;
+        k.teams = l->cx->dag->chunks[l->chunk].ep_teams;
         k.n = ir_rows_per_batch_row(k.T, op->attrs.top_k, op->attrs.experts, l->ep) * l->b;
     }
     return k;
@@ -385,6 +387,7 @@ static pps_status emit_sum(layout *l, ir_id t, where out, const where *parts, ui
                      .B = l->b,
                      .T = 1,
                      .ep = 1,
+                     .teams = IR_NONE,
                      .graph_op = l->cx->program->graph->tensors[t].op,
                      .n = pass_tensor_bytes(l->cx, t, l->chunk) / 4};
     return push_kernel(l, k, first);

@@ -69,6 +69,15 @@ pps_status lower_tables(pass_cx *cx)
             set->rank_group[rank] = i;
             set->rank_index[rank] = k;
         }
+    PASS_ALLOC(cx->bucket_index, cx->scratch, d->n_buckets);
+    PASS_ALLOC(set->rank_replica, cx->mem, d->n_ranks);
+    PASS_ALLOC(set->rank_part, cx->mem, d->n_ranks);
+    PASS_ALLOC(set->rank_speaks, cx->mem, d->n_ranks);
+    for (uint32_t i = 0; i < d->n_groups; i++) {
+        uint32_t at = d->groups[i].ranks;
+        PPS_TRY(pass_rank_roles(cx, i, set->rank_replica + at, set->rank_part + at,
+                                set->rank_speaks + at));
+    }
     set->n_params = g->n_params;
     PASS_ALLOC(set->params, cx->mem, g->n_params);
     for (uint32_t i = 0; i < g->n_params; i++) {
@@ -104,25 +113,6 @@ pps_status lower_tables(pass_cx *cx)
     return name_chunks(cx);
 }
 
-/* How many ranks share each parameter: experts of sharded regions, 1 for the rest. */
-pps_status lower_shards(pass_cx *cx)
-{
-    const dag *d = cx->dag;
-    const ir_graph *g = cx->program->graph;
-    PASS_ALLOC(cx->param_shards, cx->scratch, g->n_params);
-    PASS_ALLOC(cx->bucket_index, cx->scratch, d->n_buckets);
-    for (uint32_t i = 0; i < g->n_params; i++)
-        cx->param_shards[i] = 1;
-    for (uint32_t c = 0; c < g->n_chunks; c++)
-        if (d->chunks[c].ep > 1)
-            for (uint32_t i = 0; i < g->chunks[c].params.n; i++) {
-                uint32_t q = g->lists[g->chunks[c].params.begin + i];
-                if (g->params[q].flags & IR_PARAM_EXPERT)
-                    cx->param_shards[q] = d->chunks[c].ep;
-            }
-    return PPS_OK;
-}
-
 static uint64_t row_bytes(const ir_graph *g, ir_id tensor)
 {
     const ir_tensor *t = &g->tensors[tensor];
@@ -149,7 +139,10 @@ pps_status lower_works(pass_cx *cx, uint32_t **ret)
     PASS_ALLOC(set->works, cx->mem, 2 * (size_t)d->n_runs);
     for (uint32_t i = 0; i < d->n_runs; i++) {
         const dag_run *r = &d->runs[i];
-        plan_work w = {.program = IR_NONE, .chunk = r->chunk, .peer_group = IR_NONE};
+        plan_work w = {.program = IR_NONE,
+                       .chunk = r->chunk,
+                       .peer_group = IR_NONE,
+                       .teams = plan_is(r->kind, PLAN_COLLECTIVE) ? r->teams : IR_NONE};
         work_of[2 * i] = work_of[2 * i + 1] = set->n_works;
         if (r->kind == PLAN_COMPUTE) {
             const pass_chunk *c = &cx->chunks[r->chunk];

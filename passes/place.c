@@ -31,7 +31,8 @@ static pps_status make_groups(pass_cx *cx, uint32_t *ret_directive_group)
     uint32_t *owner; /* first directive of each group */
     PASS_ALLOC(owner, cx->scratch, n_places + 1);
     if (n_places == 0) {
-        d->groups[0] = (dag_group){.ranks = 0, .n_ranks = 1};
+        d->groups[0] =
+            (dag_group){.n_ranks = 1, .n_replicas = 1, .tensor = IR_NONE, .sequence = IR_NONE};
         d->group_ranks[0] = 0;
         d->n_groups = d->n_ranks = 1;
         return PPS_OK;
@@ -64,8 +65,12 @@ static pps_status make_groups(pass_cx *cx, uint32_t *ret_directive_group)
                         }
             }
             owner[group] = i;
-            d->groups[group] =
-                (dag_group){.ranks = d->n_ranks, .n_ranks = s->devices.n, .span = s->source->span};
+            d->groups[group] = (dag_group){.ranks = d->n_ranks,
+                                           .n_ranks = s->devices.n,
+                                           .span = s->source->span,
+                                           .n_replicas = s->devices.n,
+                                           .tensor = IR_NONE,
+                                           .sequence = IR_NONE};
             memcpy(d->group_ranks + d->n_ranks, p->ints + s->devices.begin,
                    s->devices.n * sizeof *d->group_ranks);
             d->n_ranks += s->devices.n;
@@ -109,10 +114,12 @@ pps_status pass_place(pass_cx *cx)
                                    .replicate = IR_NONE,
                                    .shard = IR_NONE,
                                    .ep = 1,
+                                   .ep_teams = IR_NONE,
                                    .f = IR_NONE,
                                    .b = IR_NONE,
                                    .w = IR_NONE};
     PPS_TRY(make_groups(cx, group_of));
+    PPS_TRY(pass_teams_of_groups(cx));
 
     const ir_directive *last = NULL;
     pps_status status = PPS_OK;

@@ -255,6 +255,7 @@ static pps_status window_runs(zero_cx *z, uint32_t b)
                        .stream = rows[i].stream,
                        .chunk = b,
                        .link = IR_NONE,
+                       .teams = k->teams,
                        .n = rows[i].n,
                        .pair = IR_NONE,
                        .span = z->cx->program->directives[k->directive].source->span};

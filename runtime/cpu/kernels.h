@@ -127,8 +127,8 @@ static inline size_t cpu_place(const plan_kernel *k, const cpu_context *cx, size
     if (k->attrs.parts < 2)
         return t;
     size_t block = k->T / 2;
-    return t < block ? cx->part * block + t
-                     : (2 * (size_t)k->attrs.parts - 1 - cx->part) * block + (t - block);
+    return t < block ? cx->team_index * block + t
+                     : (2 * (size_t)k->attrs.parts - 1 - cx->team_index) * block + (t - block);
 }
 
 /* Copy `n` elements unless there is nowhere to (gradient not wanted) or it is the same place. */

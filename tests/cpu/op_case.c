@@ -24,7 +24,7 @@ const op_case op_cases[] = {
     {"position", {.op = IR_POSITION, .B = 3, .T = 4, .n_in = 7, .n_out = 7}},
     {"position, part 1 of 2",
      {.op = IR_POSITION, .B = 2, .T = 6, .n_in = 7, .n_out = 7, .attrs.parts = 2},
-     .part = 1},
+     .team_index = 1},
     {"linear", {.op = IR_LINEAR, .B = 3, .T = 5, .n_in = 21, .n_out = 37}},
     {"linear, no bias",
      {.op = IR_LINEAR, .B = 2, .T = 8, .n_in = 16, .n_out = 32},
@@ -89,7 +89,7 @@ const op_case op_cases[] = {
       .n_in = 24,
       .n_out = 24,
       .attrs = {.heads = 4, .kv_heads = 2, .head_dim = 6, .parts = 2}},
-     .part = 1},
+     .team_index = 1},
     {"attention, round 2 of 3",
      {.op = IR_ATTENTION_PART,
       .B = 2,
@@ -97,7 +97,7 @@ const op_case op_cases[] = {
       .n_in = 8,
       .n_out = 8,
       .attrs = {.heads = 2, .kv_heads = 1, .head_dim = 4, .parts = 3, .shift = 2}},
-     .part = 1},
+     .team_index = 1},
     {"attention, end of rounds",
      {.op = IR_ATTENTION_END,
       .B = 2,
@@ -171,7 +171,7 @@ const op_case op_cases[] = {
       .ep = 2,
       .n = 18,
       .attrs = {.experts = 4, .top_k = 1, .hidden = 7}},
-     .group_index = 1},
+     .team_index = 1},
     {"combine",
      {.op = IR_COMBINE,
       .B = 2,
@@ -399,7 +399,7 @@ void operands_run(operands *a, find_fn find, uint32_t phase, const cpu_blas *bla
 {
     void *p[OPERAND_LETTERS * OPERAND_INDICES];
     plan_kernel k = a->c->k;
-    cpu_context cx = {.group_index = a->c->group_index, .part = a->c->part, .blas = blas};
+    cpu_context cx = {.team_index = a->c->team_index, .blas = blas};
     const char *list = operand_list(k.op, phase);
     k.phase = (uint8_t)phase;
     k.n_operands = 0;
