@@ -8,6 +8,33 @@
 #include <stdio.h>
 #include <string.h>
 
+static const struct {
+    const char *name;
+    uint8_t forward, backward;
+} border_table[IR_BORDER_COUNT] = {
+    [IR_NO_BORDER] = {"none", PLAN_NONE, PLAN_NONE},
+#define BORDER(name, text, forward, backward) \
+    [IR_BORDER_##name] = {text, PLAN_##forward, PLAN_##backward},
+#include "ir/borders.def"
+#undef BORDER
+};
+
+const char *dag_border_name(ir_border border)
+{
+    return border_table[border].name;
+}
+
+unsigned dag_border_step(ir_border border, pps_pass pass)
+{
+    return pass == PPS_PASS_F ? border_table[border].forward : border_table[border].backward;
+}
+
+dag_end dag_end_of(const dag *d, uint32_t run)
+{
+    const dag_link *k = &d->links[d->runs[run].link];
+    return k->f_border[DAG_DST] == run || k->b_border[DAG_DST] == run ? DAG_DST : DAG_SRC;
+}
+
 pps_pass dag_pass(const dag *d, uint32_t node)
 {
     const dag_run *r = &d->runs[d->node_run[node]];
@@ -202,7 +229,12 @@ pps_status dag_verify(const dag *d)
         const dag_link *k = &d->links[l];
         CHECK(k->src < d->graph->n_chunks && k->dst < d->graph->n_chunks && k->src < k->dst,
               "link %u joins chunks %u and %u", l, k->src, k->dst);
-        CHECK(k->carrier <= l && d->links[k->carrier].tensor == k->tensor, "link %u's carrier", l);
+        CHECK(k->carrier <= l && d->links[k->carrier].wire == k->wire, "link %u's carrier", l);
+        for (pps_pass pass = PPS_PASS_F; pass <= PPS_PASS_B; pass++) {
+            unsigned step = dag_border_step((ir_border)k->border[DAG_SRC], pass);
+            CHECK(step == PLAN_NONE || step != dag_border_step((ir_border)k->border[DAG_DST], pass),
+                  "link %u has the same step at both ends", l);
+        }
     }
 #undef CHECK
     return PPS_OK;

@@ -13,8 +13,8 @@
  * in flat arrays over nodes. A backward node is a whole B, or BI with a BW of its own, per (chunk,
  * microbatch): `split` says which; the BW nodes of unsplit ones are dead.
  *
- *     F(c) ---- SEND, RECV ----> F(c')        one hop run each, made per link
- *      |                          |
+ *     F(c) ---- SEND, RECV ----> F(c')        one hop run each, made per link; and the
+ *      |                          |            collectives of borders at its ends
  *     B(c) <--- RECV, SEND ---- B(c')         mirrored for gradients
  *      |
  *     BW(c) --> ALL_REDUCE(bucket) --> UPDATE(bucket)
@@ -47,19 +47,25 @@ typedef struct dag_run {
 
 /* One use of a tensor by a chunk other than its producer: forward the value, backward its gradient.
  */
+typedef enum dag_end { DAG_SRC, DAG_DST, DAG_ENDS } dag_end;
 typedef struct dag_link {
-    ir_id tensor;
-    uint32_t src, src_out; /* producer chunk, index in its `out` */
-    uint32_t dst, dst_in;  /* consumer chunk, index in its `in` */
-    bool grad;             /* a gradient comes back */
-    uint8_t exchange;      /* dag_exchange at the side of the sharded chunk */
-    bool exchange_at_dst;  /* the sharded chunk is the consumer (else the producer) */
-    uint32_t carrier;      /* link whose forward transfer serves this one too; itself if none */
-    /* hop runs, IR_NONE where there is none; in the order in which they happen */
-    uint32_t f_send, f_recv, f_exchange;
-    uint32_t b_send, b_recv, b_exchange;
+    /* `made` by the producer, behind its border `wire`, used as `tensor` behind the consumer's; all
+     * the same where a border changes nothing but where rows lie */
+    ir_id made, wire, tensor;
+    uint32_t src, src_out;        /* producer chunk, index in its `out` */
+    uint32_t dst, dst_in;         /* consumer chunk, index in its `in` */
+    bool grad;                    /* a gradient comes back */
+    uint8_t border[DAG_ENDS];     /* ir_border */
+    uint32_t directive[DAG_ENDS]; /* behind each border, or IR_NONE */
+    uint32_t carrier; /* link whose forward hops up to the consumer serve this one too; or itself */
+    /* hop runs, IR_NONE where there is none */
+    uint32_t f_send, f_recv, f_border[DAG_ENDS];
+    uint32_t b_send, b_recv, b_border[DAG_ENDS];
 } dag_link;
-typedef enum dag_exchange { DAG_NO_EXCHANGE, DAG_EXCHANGE_ROWS, DAG_EXCHANGE_COUNTS } dag_exchange;
+/* The step of a border in pass F or BI: plan_step_kind, PLAN_NONE where nothing moves. */
+enum { PLAN_NONE = PLAN_STEP_KIND_COUNT };
+unsigned dag_border_step(ir_border border, pps_pass pass);
+const char *dag_border_name(ir_border border);
 
 typedef struct dag_chunk { /* what directives made of a graph chunk */
     uint32_t group;        /* IR_NONE until placed */
@@ -141,6 +147,8 @@ static inline bool dag_split(const dag *d, uint32_t chunk, uint32_t mb)
 {
     return d->split_bw[(size_t)chunk * d->n_mb + mb];
 }
+/* The end of its link at which a border's run is. */
+dag_end dag_end_of(const dag *d, uint32_t run);
 /* The pass a compute node really runs: F, B, BI or BW. */
 pps_pass dag_pass(const dag *d, uint32_t node);
 bool dag_alive(const dag *d, uint32_t node);

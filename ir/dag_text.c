@@ -93,13 +93,19 @@ static void put_split(const sink *s, const dag *d, uint32_t c)
 
 static void put_link(const sink *s, const dag *d, uint32_t l)
 {
-    static const char *const exchanges[] = {
-        [DAG_NO_EXCHANGE] = NULL, [DAG_EXCHANGE_ROWS] = "rows", [DAG_EXCHANGE_COUNTS] = "counts"};
     const dag_link *k = &d->links[l];
-    put(s, "link %u tensor=%u from %u.%u to %u.%u carrier=%u%s", l, k->tensor, k->src, k->src_out,
+    put(s, "link %u tensor=%u from %u.%u to %u.%u carrier=%u%s", l, k->made, k->src, k->src_out,
         k->dst, k->dst_in, k->carrier, k->grad ? " grad" : "");
-    if (k->exchange != DAG_NO_EXCHANGE)
-        put(s, " %s@%s", exchanges[k->exchange], k->exchange_at_dst ? "to" : "from");
+    for (int end = 0; end < DAG_ENDS; end++) {
+        ir_id before = end == DAG_SRC ? k->made : k->wire;
+        ir_id after = end == DAG_SRC ? k->wire : k->tensor;
+        if (k->border[end] == IR_NO_BORDER)
+            continue;
+        put(s, " %s@%s", dag_border_name((ir_border)k->border[end]),
+            end == DAG_SRC ? "from" : "to");
+        if (after != before)
+            put(s, ":%u", after);
+    }
     put_text(s, "\n");
 }
 

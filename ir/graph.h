@@ -35,12 +35,23 @@ enum {                      /* ir_tensor.flags */
        IR_TENSOR_COUNTS = 8 /* tokens per expert, int32 [experts] */
 };
 
+typedef enum ir_border {
+    IR_NO_BORDER,
+#define BORDER(name, text, forward, backward) IR_BORDER_##name,
+#include "ir/borders.def"
+#undef BORDER
+    IR_BORDER_COUNT
+} ir_border;
+
 typedef struct ir_tensor {
     uint8_t dtype, n_dims, flags;
-    uint8_t out; /* which output of `op` */
+    uint8_t out;    /* which output of `op` */
+    uint8_t border; /* ir_border: this is tensor `of` behind it; else the producer's own */
     uint32_t dims[IR_MAX_DIMS];
-    ir_id op;   /* producer, or IR_NONE for a data input */
-    ir_id data; /* index in ir_graph.data for a data input, else IR_NONE */
+    ir_id op;           /* producer, or IR_NONE for a data input */
+    ir_id data;         /* index in ir_graph.data for a data input, else IR_NONE */
+    ir_id of;           /* with a border: an earlier tensor of the same op, used in another chunk */
+    uint32_t directive; /* with a border: what asked for it, in ir_program.directives */
     pps_span span;
 } ir_tensor;
 
@@ -121,7 +132,7 @@ typedef struct ir_chunk {
     ir_id tagset;
     ir_range ops;     /* op ids, in order */
     ir_range in;      /* tensor ids from other chunks, in order of first use */
-    ir_range out;     /* tensor ids used by other chunks */
+    ir_range out;     /* tensor ids used by other chunks, in whatever form */
     ir_range data;    /* indices in ir_graph.data it reads */
     ir_range params;  /* parameter ids */
     uint32_t n_loss;  /* loss slots its ops write */
@@ -154,6 +165,14 @@ typedef struct ir_graph {
     uint32_t n_lists, cap_lists;
     ir_id *op_chunk; /* [n_ops], IR_NONE for ops the loss does not need */
 } ir_graph;
+
+/* What the op made, of a tensor behind borders. */
+static inline ir_id ir_made(const ir_graph *g, ir_id tensor)
+{
+    while (g->tensors[tensor].border != IR_NO_BORDER)
+        tensor = g->tensors[tensor].of;
+    return tensor;
+}
 
 /* ops.def as data */
 typedef enum ir_phase { IR_PHASE_F, IR_PHASE_BI, IR_PHASE_BW, IR_PHASE_COUNT } ir_phase;

@@ -53,9 +53,10 @@ static double exchange_time(const pass_cx *cx, uint32_t from, uint32_t to)
     double sum = 0.0;
     for (uint32_t i = 0; i < src->out_links.n; i++) {
         const dag_link *k = &d->links[d->link_lists[src->out_links.begin + i]];
-        uint32_t run = forward ? k->f_exchange : k->b_exchange;
-        if (k->dst == dst && run != IR_NONE)
-            sum += machine_hop(cx, &d->runs[run]);
+        const uint32_t *runs = forward ? k->f_border : k->b_border;
+        for (int end = 0; end < DAG_ENDS; end++)
+            if (k->dst == dst && runs[end] != IR_NONE)
+                sum += machine_hop(cx, &d->runs[runs[end]]);
     }
     return sum;
 }

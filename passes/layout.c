@@ -155,7 +155,7 @@ static void find_backward(layout *l)
             bool outside = false;
             for (uint32_t j = 0; j < k->out_links.n; j++) {
                 const dag_link *link = &d->links[d->link_lists[k->out_links.begin + j]];
-                outside |= link->tensor == op->out[o] && link->grad;
+                outside |= link->made == op->out[o] && link->grad;
             }
             l->has_d[op->out[o]] = outside || l->uses[op->out[o]] > 0;
             arrives |= l->has_d[op->out[o]];
@@ -371,7 +371,7 @@ static pps_status contribute(layout *l, ir_id t, where *ret)
         uint32_t link = d->link_lists[d->chunks[l->chunk].in_links.begin + k];
         return bind(l, BIND_GRAD_OUT, link, 0, ret);
     }
-    PPS_TRY(new_temp(l, pass_tensor_bytes(l->cx, t, l->chunk), false, ret));
+    PPS_TRY(new_temp(l, pass_grad_bytes(l->cx, t, l->chunk), false, ret));
     l->contrib_list[l->contrib[t].begin + l->contrib[t].n++] = *ret;
     return PPS_OK;
 }
@@ -389,7 +389,7 @@ static pps_status emit_sum(layout *l, ir_id t, where out, const where *parts, ui
                      .ep = 1,
                      .teams = IR_NONE,
                      .graph_op = l->cx->program->graph->tensors[t].op,
-                     .n = pass_tensor_bytes(l->cx, t, l->chunk) / 4};
+                     .n = pass_grad_bytes(l->cx, t, l->chunk) / 4};
     return push_kernel(l, k, first);
 }
 
@@ -403,7 +403,7 @@ static pps_status gradient(layout *l, ir_id t, bool held, where *ret)
         uint32_t n = 0;
         for (uint32_t j = 0; j < k->out_links.n && n < 256; j++) {
             uint32_t id = d->link_lists[k->out_links.begin + j];
-            if (d->links[id].tensor == t && d->links[id].grad)
+            if (d->links[id].made == t && d->links[id].grad)
                 PPS_TRY(bind(l, BIND_GRAD_IN, id, 0, &parts[n++]));
         }
         for (uint32_t j = 0; j < l->contrib[t].n && n < 256; j++)

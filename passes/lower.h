@@ -8,13 +8,13 @@
 #include "passes/pass.h"
 
 typedef enum link_family {         /* buffers along a link, in the order of dag.c's picture */
-                           FX_SRC, /* forward, after the exchange at the producer */
+                           FX_SRC, /* forward, behind the border at the producer */
                            F_RECV, /* received */
-                           FX_DST, /* after the exchange at the consumer */
+                           FX_DST, /* behind the border at the consumer */
                            B_OWN,  /* gradient as the consumer makes it */
-                           BX_DST, /* after the exchange at the consumer */
+                           BX_DST, /* behind the border at the consumer */
                            B_RECV, /* received */
-                           BX_SRC, /* after the exchange at the producer */
+                           BX_SRC, /* behind the border at the producer */
                            LINK_FAMILIES
 } link_family;
 

@@ -119,14 +119,17 @@ static uint64_t row_bytes(const ir_graph *g, ir_id tensor)
     return 4ull * t->dims[t->n_dims - 1];
 }
 
-/* Bytes a hop's payload has (an exchange of rows: at most). */
-static uint64_t hop_bytes(const pass_cx *cx, const dag_run *r, const dag_link *k)
+/* Bytes a hop's payload has, a border's as it arrives (rows: at most). */
+static uint64_t hop_bytes(const pass_cx *cx, uint32_t run, const dag_link *k)
 {
-    bool at_src = k->exchange != DAG_NO_EXCHANGE && !k->exchange_at_dst;
+    const dag_run *r = &cx->dag->runs[run];
+    pass_link_bytes bytes = pass_bytes_of_link(cx, k);
     bool forward = r->pass == PPS_PASS_F;
     if (r->kind == PLAN_SEND || r->kind == PLAN_RECV)
-        return pass_tensor_bytes(cx, k->tensor, at_src ? k->dst : k->src);
-    return pass_tensor_bytes(cx, k->tensor, forward ? k->dst : k->src);
+        return bytes.wire;
+    if (dag_end_of(cx->dag, run) == DAG_DST)
+        return forward ? bytes.used : bytes.wire;
+    return forward ? bytes.wire : bytes.made;
 }
 
 pps_status lower_works(pass_cx *cx, uint32_t **ret)
@@ -160,14 +163,15 @@ pps_status lower_works(pass_cx *cx, uint32_t **ret)
                 w.bytes = d->buckets[r->chunk].bytes;
         } else {
             const dag_link *k = &d->links[r->link];
-            uint32_t sharded = k->exchange_at_dst ? k->dst : k->src;
-            w.bytes = hop_bytes(cx, r, k);
+            bool at_dst = dag_end_of(d, i) == DAG_DST;
+            w.bytes = hop_bytes(cx, i, k);
             if (r->kind == PLAN_SEND || r->kind == PLAN_RECV) {
                 w.peer_group = d->runs[r->pair].group;
             } else if (r->kind == PLAN_COUNTS) {
                 w.experts = g->tensors[k->tensor].dims[0];
             } else {
-                uint32_t counts = pass_counts_link(d, sharded, k->tensor);
+                uint32_t counts =
+                    pass_counts_link(d, at_dst ? k->dst : k->src, at_dst ? k->tensor : k->made);
                 w.experts = g->tensors[d->links[counts].tensor].dims[0];
                 w.width = (uint32_t)row_bytes(g, k->tensor);
             }

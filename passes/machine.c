@@ -27,7 +27,6 @@ double machine_hop(const pass_cx *cx, const dag_run *r)
     if (r->link == IR_NONE)
         return m->latency;
     const dag_link *k = &cx->dag->links[r->link];
-    /* the side where rows lie with their tokens: what moves on average, not the worst case */
-    uint32_t chunk = k->exchange != DAG_NO_EXCHANGE && !k->exchange_at_dst ? k->dst : k->src;
-    return m->latency + (double)pass_tensor_bytes(cx, k->tensor, chunk) / m->bytes;
+    /* between the borders rows lie with their tokens: what moves on average, not the worst case */
+    return m->latency + (double)pass_bytes_of_link(cx, k).wire / m->bytes;
 }

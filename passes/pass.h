@@ -193,9 +193,16 @@ pps_status pass_prove_memory(pps_state *st, const plan_set *set, const plan *p, 
 pps_status prove_buckets(pps_state *st, const plan_set *set);
 
 /* sizes.c: cx->local_rows (E0210 where the batch does not divide); bytes of `tensor` as `chunk`
- * holds it, for one microbatch on one rank. */
+ * holds it, for one microbatch on one rank, and of the gradient for it that a chunk makes: the form
+ * before those borders that have no way back. */
 pps_status pass_local_rows(pass_cx *cx);
 uint64_t pass_tensor_bytes(const pass_cx *cx, ir_id tensor, uint32_t chunk);
+uint64_t pass_grad_bytes(const pass_cx *cx, ir_id tensor, uint32_t chunk);
+/* A link's value as its producer makes it, between the borders of its ends, and as it is used. */
+typedef struct pass_link_bytes {
+    uint64_t made, wire, used;
+} pass_link_bytes;
+pass_link_bytes pass_bytes_of_link(const pass_cx *cx, const dag_link *k);
 
 #define PASS_ALLOC(ptr, arena_, count)                                       \
     do {                                                                     \

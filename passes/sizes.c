@@ -37,3 +37,21 @@ uint64_t pass_tensor_bytes(const pass_cx *cx, ir_id tensor, uint32_t chunk)
     ir_extent e = ir_tensor_extent(g, t, k->ep);
     return e.per_row * cx->local_rows[k->group] + e.fixed;
 }
+
+uint64_t pass_grad_bytes(const pass_cx *cx, ir_id tensor, uint32_t chunk)
+{
+    const ir_tensor *tensors = cx->program->graph->tensors;
+    while (tensors[tensor].border != IR_NO_BORDER &&
+           dag_border_step((ir_border)tensors[tensor].border, PPS_PASS_BI) == PLAN_NONE)
+        tensor = tensors[tensor].of;
+    return pass_tensor_bytes(cx, tensor, chunk);
+}
+
+pass_link_bytes pass_bytes_of_link(const pass_cx *cx, const dag_link *k)
+{
+    /* rows lie with their tokens on the way, whichever end is sharded */
+    uint32_t on_the_way = k->border[DAG_SRC] == IR_BORDER_ROWS ? k->dst : k->src;
+    return (pass_link_bytes){.made = pass_tensor_bytes(cx, k->made, k->src),
+                             .wire = pass_tensor_bytes(cx, k->wire, on_the_way),
+                             .used = pass_tensor_bytes(cx, k->tensor, k->dst)};
+}

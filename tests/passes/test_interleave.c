@@ -103,16 +103,19 @@ static void bench_open(bench *b)
         add_run(b, (dag_run){.kind = PLAN_COMPUTE, .pass = PPS_PASS_BW, .chunk = c});
     }
     for (uint32_t l = 0; l + 1 < CHUNKS; l++) {
-        b->links[l] = (dag_link){.tensor = l,
+        b->links[l] = (dag_link){.made = l,
+                                 .wire = l,
+                                 .tensor = l,
                                  .src = l,
                                  .dst = l + 1,
-                                 .exchange = DAG_EXCHANGE_ROWS,
-                                 .exchange_at_dst = true,
+                                 .border = {IR_NO_BORDER, IR_BORDER_ROWS},
+                                 .f_border = {IR_NONE, IR_NONE},
+                                 .b_border = {IR_NONE, IR_NONE},
                                  .carrier = l};
         dag_run run = {.kind = PLAN_ALL_TO_ALL, .pass = PPS_PASS_F, .chunk = l + 1, .link = l};
-        b->links[l].f_exchange = add_run(b, run);
+        b->links[l].f_border[DAG_DST] = add_run(b, run);
         run.pass = PPS_PASS_BI;
-        b->links[l].b_exchange = add_run(b, run);
+        b->links[l].b_border[DAG_DST] = add_run(b, run);
     }
 }
 
@@ -134,8 +137,8 @@ static void set_hop(bench *b, uint32_t chunk, uint32_t units)
     dag_link *k = &b->links[chunk];
     b->tensors[chunk].dims[1] = units;
     uint32_t first = 3 * CHUNKS + 2 * chunk;
-    k->f_exchange = units > 0 ? first : IR_NONE;
-    k->b_exchange = units > 0 ? first + 1 : IR_NONE;
+    k->f_border[DAG_DST] = units > 0 ? first : IR_NONE;
+    k->b_border[DAG_DST] = units > 0 ? first + 1 : IR_NONE;
 }
 
 /* ---- Groups ------------------------------------------------------------------------------------
@@ -164,9 +167,12 @@ static void add_op(group *g, const bench *b, uint32_t which, pps_pass pass, uint
             g->compute[at] += machine_compute(cx, chunk, IR_PHASE_BW);
         uint32_t link = pass == PPS_PASS_F ? chunk - 1 : chunk;
         g->hop[at] = 0.0;
-        if (i > 0 && b->links[link].f_exchange != IR_NONE)
-            g->hop[at] = machine_hop(cx, &b->runs[pass == PPS_PASS_F ? b->links[link].f_exchange
-                                                                     : b->links[link].b_exchange]);
+        if (i == 0)
+            continue;
+        const dag_link *k = &b->links[link];
+        uint32_t run = pass == PPS_PASS_F ? k->f_border[DAG_DST] : k->b_border[DAG_DST];
+        if (run != IR_NONE)
+            g->hop[at] = machine_hop(cx, &b->runs[run]);
     }
 }
 
