@@ -61,6 +61,8 @@ typedef struct dag_link {
     /* hop runs, IR_NONE where there is none */
     uint32_t f_send, f_recv, f_border[DAG_ENDS];
     uint32_t b_send, b_recv, b_border[DAG_ENDS];
+    uint32_t b_again; /* the border at the consumer once more, for its backward: what it brought
+                       * forward is not kept until then */
 } dag_link;
 /* The step of a border in pass F or BI: plan_step_kind, PLAN_NONE where nothing moves. */
 enum { PLAN_NONE = PLAN_STEP_KIND_COUNT };

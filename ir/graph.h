@@ -52,6 +52,7 @@ typedef struct ir_tensor {
     ir_id data;         /* index in ir_graph.data for a data input, else IR_NONE */
     ir_id of;           /* with a border: an earlier tensor of the same op, used in another chunk */
     uint32_t directive; /* with a border: what asked for it, in ir_program.directives */
+    uint32_t shift;     /* IR_BORDER_SHIFT: over how many ranks of the team */
     pps_span span;
 } ir_tensor;
 

@@ -100,6 +100,8 @@ static void put_form(const sink *s, const ir_graph *g, ir_id id)
     const ir_tensor *t = &g->tensors[id];
     put(s, "form %s of %%%u ->", borders[t->border], t->of);
     put_tensor(s, g, id);
+    if (t->border == IR_BORDER_SHIFT)
+        put(s, " by %u", t->shift);
     put_text(s, "\n");
 }
 

@@ -245,8 +245,9 @@ static bool operand_fits(const walk *w, const plan_program *program, const plan_
             return false;
         const plan_data *d = &w->set->data[o->index];
         uint64_t rows = w->mb_rows * w->set->n_mb, room = w->p->data_bytes;
-        return d->offset <= room && d->offset % PLAN_ALIGN == 0 && d->row_elems > 0 &&
-               rows <= (room - d->offset) / 4 / d->row_elems && elems <= w->mb_rows * d->row_elems;
+        uint64_t row = d->row_elems / w->p->n_parts;
+        return d->offset <= room && d->offset % PLAN_ALIGN == 0 && row > 0 &&
+               rows <= (room - d->offset) / 4 / row && elems <= w->mb_rows * row;
     }
     case PLAN_LOSS:
         return o->index < program->n_loss;
@@ -254,12 +255,16 @@ static bool operand_fits(const walk *w, const plan_program *program, const plan_
     return false;
 }
 
-/* Does the kernel divide its work over as many ranks as sit in its teams? */
+/* Does the kernel divide its work over as many ranks as sit in its teams? Experts, or positions. */
 static bool team_fits(const walk *w, const plan_kernel *k)
 {
+    uint32_t parts = k->attrs.parts;
     if (k->teams == IR_NONE)
-        return k->ep == 1;
-    return k->ep == w->set->teams[k->teams].size && group_sits_in(w, k->teams);
+        return k->ep == 1 && parts <= 1;
+    if (parts > 1 && (k->ep != 1 || parts != w->p->n_parts))
+        return false;
+    return (parts > 1 ? parts : k->ep) == w->set->teams[k->teams].size &&
+           group_sits_in(w, k->teams);
 }
 
 static pps_status check_program(const walk *w, uint32_t id)
@@ -366,6 +371,12 @@ static const char *wrong_kind(const walk *w, const plan_step *s)
                        has_room(w, s, 1, work->bytes) && has_room(w, s, 2, counts * n_team)
                    ? NULL
                    : "has no room for its rows";
+    case PLAN_SHIFT:
+        if (work->chunk >= w->set->n_chunks || work->shift == 0 || work->shift >= n_team)
+            return "is of no chunk, or leads out of its team";
+        return has_room(w, s, 0, work->bytes) && has_room(w, s, 1, work->bytes)
+                   ? NULL
+                   : "has no room for its bytes";
     case PLAN_ALL_REDUCE:
     case PLAN_UPDATE:
         if (work->chunk >= w->p->n_buckets)

@@ -81,6 +81,10 @@ static void set_borders(const pass_cx *cx, dag_link *l)
     ir_border exchange = (used->flags & IR_TENSOR_ROWS) && src_ep != dst_ep ? IR_BORDER_ROWS
                          : (used->flags & IR_TENSOR_COUNTS) && dst_ep       ? IR_BORDER_COUNTS
                                                                             : IR_NO_BORDER;
+    if (used->border == IR_BORDER_SHIFT) { /* the consumer's round reads them */
+        l->border[DAG_DST] = used->border;
+        l->directive[DAG_DST] = used->directive;
+    }
     if (exchange != IR_NO_BORDER) {
         dag_end end = dst_ep ? DAG_DST : DAG_SRC;
         l->border[end] = (uint8_t)exchange;
@@ -127,6 +131,7 @@ static pps_status make_links(pass_cx *cx)
                             .b_recv = IR_NONE,
                             .f_border = {IR_NONE, IR_NONE},
                             .b_border = {IR_NONE, IR_NONE},
+                            .b_again = IR_NONE,
                             .directive = {IR_NONE, IR_NONE}};
             set_borders(cx, l);
             /* one transfer per tensor and group */
@@ -259,13 +264,14 @@ static pps_status add_border(pass_cx *cx, hop_cx *h, uint32_t link, dag_end end)
                    .group = (uint16_t)d->chunks[chunk].group,
                    .chunk = forward ? l->dst : l->src,
                    .link = link,
-                   .teams = d->chunks[chunk].ep_teams,
+                   .teams = kind == PLAN_SHIFT ? d->groups[d->chunks[chunk].group].sequence
+                                               : d->chunks[chunk].ep_teams,
                    .pair = IR_NONE,
                    .span = shard->source->span};
-    if (kind == PLAN_ALL_TO_ALL && forward == (end == DAG_SRC))
+    if ((kind == PLAN_ALL_TO_ALL || kind == PLAN_SHIFT) && forward == (end == DAG_SRC))
         run.flags = PLAN_A2A_RETURN;
     uint32_t *made = forward ? &l->f_border[end] : &l->b_border[end];
-    PPS_TRY(pass_stream(cx, shard->stream, "experts", &run.stream));
+    PPS_TRY(pass_stream(cx, shard->stream, kind == PLAN_SHIFT ? "ring" : "experts", &run.stream));
     PPS_TRY(dag_add_run(d, run, made));
     PPS_TRY(dag_add_edge(d, h->last, *made));
     if (kind == PLAN_ALL_TO_ALL) {
@@ -274,6 +280,22 @@ static pps_status add_border(pass_cx *cx, hop_cx *h, uint32_t link, dag_end end)
     }
     h->last = *made;
     return PPS_OK;
+}
+
+/* A round's keys and values are not kept from its forward to its backward, where `from` brings them
+ * once more: their owner has them anyway, and what a rank keeps is to grow with its own positions. */
+static pps_status add_again(pass_cx *cx, uint32_t link, uint32_t from)
+{
+    dag *d = cx->dag;
+    dag_link *l = &d->links[link];
+    const dag_chunk *to = &d->chunks[l->dst];
+    if (l->border[DAG_DST] != IR_BORDER_SHIFT || to->b == IR_NONE)
+        return PPS_OK;
+    dag_run run = d->runs[l->f_border[DAG_DST]];
+    run.pass = PPS_PASS_BI;
+    PPS_TRY(dag_add_run(d, run, &l->b_again));
+    PPS_TRY(dag_add_edge(d, from, l->b_again));
+    return dag_add_edge(d, l->b_again, to->b);
 }
 
 static pps_status link_hops(pass_cx *cx, uint32_t id)
@@ -301,8 +323,10 @@ static pps_status link_hops(pass_cx *cx, uint32_t id)
         if (crosses)
             PPS_TRY(add_transfer(cx, &f, id, l->src, l->dst, l->dst, &l->f_send, &l->f_recv));
     }
+    uint32_t arrived = f.last;
     PPS_TRY(add_border(cx, &f, id, DAG_DST));
     PPS_TRY(dag_add_edge(d, f.last, d->chunks[l->dst].f));
+    PPS_TRY(add_again(cx, id, arrived));
 
     if (!l->grad)
         return PPS_OK;

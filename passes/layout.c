@@ -358,6 +358,8 @@ static plan_kernel describe(const layout *l, uint32_t op_id, ir_phase phase)
         k.teams = l->cx->dag->chunks[l->chunk].ep_teams;
         k.n = ir_rows_per_batch_row(k.T, op->attrs.top_k, op->attrs.experts, l->ep) * l->b;
     }
+    if (op->attrs.parts > 1)
+        k.teams = l->cx->dag->groups[l->cx->dag->chunks[l->chunk].group].sequence;
     return k;
 }
 

@@ -218,6 +218,7 @@ static uint8_t priority_of(const dag *d, uint32_t v)
         return 0;
     case PLAN_COUNTS:
     case PLAN_ALL_TO_ALL:
+    case PLAN_SHIFT:
         return 1;
     case PLAN_ALL_GATHER:
     case PLAN_ALL_REDUCE:

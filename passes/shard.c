@@ -15,7 +15,8 @@ static pps_status check_clauses(pass_cx *cx, const ir_directive *s)
     const pps_clause *capacity = pps_directive_clause(s->source, "capacity");
     if (s->as[0] != 'e')
         return pps_diag_done(pass_diag(cx, s, as != NULL ? as->span : s->source->span, 420,
-                                       "this version shards experts: `as %s` is not available",
+                                       "this version shards experts and sequences: `as %s` is not "
+                                       "available",
                                        s->as));
     if (capacity != NULL)
         return pps_diag_done(
@@ -136,7 +137,7 @@ pps_status pass_shard(pass_cx *cx)
                           "this version keeps all activations: `%s` is not available",
                           pps_directive_word(s->source->kind)));
         }
-        if (p->kinds[i] != PPS_DIR_SHARD)
+        if (p->kinds[i] != PPS_DIR_SHARD || p->directives[i].as[0] == 's')
             continue;
         ir_directive *s = &p->directives[i];
         uint32_t matched = 0;

@@ -151,12 +151,16 @@ static coll_op make_op(const exec_rank *r, const plan_step *s)
         bucket_op(r, s, &op);
         return op;
     }
-    op.kind = s->kind == PLAN_COUNTS ? COLL_COUNTS : COLL_ALL_TO_ALL;
+    op.kind = s->kind == PLAN_COUNTS  ? COLL_COUNTS
+              : s->kind == PLAN_SHIFT ? COLL_SHIFT
+                                      : COLL_ALL_TO_ALL;
     op.experts = w->experts;
+    op.shift = w->shift;
     op.send = binding(r, s, 0);
     op.recv = binding(r, s, 1);
-    if (s->kind == PLAN_ALL_TO_ALL) {
+    if (s->kind != PLAN_COUNTS)
         op.flags = s->flags & PLAN_A2A_RETURN ? COLL_RETURN : 0;
+    if (s->kind == PLAN_ALL_TO_ALL) {
         op.counts = binding(r, s, 2);
         op.width = w->width;
     }
@@ -241,7 +245,7 @@ static pps_status fill_tables(cpu_self *self, const exec_rank *r)
                 p->grad_offset + p->buckets[b].offset[PLAN_AREA_GRADS] + q->offset;
         }
     for (uint32_t i = 0; i < set->n_data; i++)
-        self->data_mb_bytes[i] = mb_rows * set->data[i].row_elems * 4;
+        self->data_mb_bytes[i] = mb_rows * (set->data[i].row_elems / p->n_parts) * 4;
     return find_kernels(self, r);
 }
 
