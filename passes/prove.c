@@ -12,7 +12,7 @@
  * Beside that: transfers match, ranks of a group agree by sharing a plan, every chunk runs each
  * pass of each microbatch once (so every gradient is summed once), memory is used in an order that
  * the waits keep (prove_memory.c), and buckets are cleared, summed, applied and gathered in order
- * (prove_buckets.c).
+ * (prove_buckets.c), and rounds of attention have their own keys (prove_rounds.c).
  */
 #include "passes/pass.h"
 
@@ -312,7 +312,9 @@ pps_status pps_prove(pps_state *st, const plan_set *set)
     arena_done(&mem);
     if (status == PPS_OK)
         status = prove_memory(st, set);
-    return status == PPS_OK ? prove_buckets(st, set) : status;
+    if (status == PPS_OK)
+        status = prove_buckets(st, set);
+    return status == PPS_OK ? prove_rounds(st, set) : status;
 }
 
 pps_status pass_prove(pass_cx *cx)

@@ -100,6 +100,37 @@ static void replicas_share_a_batch(void **state)
     train_data_close(data);
 }
 
+/* Parts of the positions, put back block by block, are the rows. */
+static void parts_share_sequences(void **state)
+{
+    fixture *f = *state;
+    data_set d;
+    make(&d, IR_SOURCE_NONE, NULL, 0, 250);
+    train_data *data = open_data(f, &d);
+    for (uint32_t k = 0; k < 3; k++) {
+        int32_t whole[B * T * 3], own[B * T * 3], again[B * T * 3];
+        size_t width = d.data[k].row_elems / T;
+        train_data_fill(data, k, 3, rows_of(0, 1), whole);
+        for (uint32_t n = 2; n <= 4; n += 2) {
+            size_t block = T / (2 * n) * width;
+            for (uint32_t part = 0; part < n; part++) {
+                train_share share = {.n_replicas = 2, .part = part, .n_parts = n};
+                for (share.replica = 0; share.replica < 2; share.replica++) {
+                    train_data_fill(data, k, 3, share, own);
+                    for (size_t r = 0; r < B / 2; r++)
+                        for (size_t i = 0; i < 2; i++) {
+                            size_t to = i == 0 ? part : 2 * n - 1 - part;
+                            memcpy(again + (share.replica * B / 2 + r) * T * width + to * block,
+                                   own + (2 * r + i) * block, block * 4);
+                        }
+                }
+            }
+            assert_memory_equal(whole, again, B * T * width * 4);
+        }
+    }
+    train_data_close(data);
+}
+
 static void drawn_ids(void **state)
 {
     fixture *f = *state;
@@ -254,6 +285,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(windows_of_bytes, fixture_open, fixture_close),
         cmocka_unit_test_setup_teardown(replicas_share_a_batch, fixture_open, fixture_close),
+        cmocka_unit_test_setup_teardown(parts_share_sequences, fixture_open, fixture_close),
         cmocka_unit_test_setup_teardown(drawn_ids, fixture_open, fixture_close),
         cmocka_unit_test_setup_teardown(features_are_normal, fixture_open, fixture_close),
         cmocka_unit_test_setup_teardown(token_files, fixture_open, fixture_close),
