@@ -19,11 +19,6 @@ typedef struct marks {     /* scratch of one cut */
     uint8_t *tensor_dep;   /* [n_tensors] it depends on a parameter through float operands */
 } marks;
 
-static bool op_has_loss(const ir_op *op)
-{
-    return op->kind == IR_CROSS_ENTROPY || op->kind == IR_MSE || op->kind == IR_ROUTER;
-}
-
 static pps_status marks_new(const ir_graph *g, arena *mem, marks *ret)
 {
     ret->op_needed = arena_zero(mem, g->n_ops + 1);
@@ -64,7 +59,7 @@ static void mark_wanted(const ir_graph *g, marks *m)
 {
     for (uint32_t id = g->n_ops; id-- > 0;) {
         const ir_op *op = &g->ops[id];
-        bool arrives = op_has_loss(op);
+        bool arrives = ir_op_has_loss((ir_op_kind)op->kind);
         for (uint32_t i = 0; i < op->n_out; i++)
             arrives |= m->tensor_wants[op->out[i]];
         if (!m->op_needed[id] || !arrives)
@@ -176,7 +171,7 @@ static pps_status fill_chunk(cutter *c, uint32_t id)
     {
         PPS_TRY(ir_add_list(g, at));
         chunk->ops.n++;
-        chunk->n_loss += op_has_loss(&g->ops[at]);
+        chunk->n_loss += ir_op_has_loss((ir_op_kind)g->ops[at].kind);
         chunk->has_weights |= op_has_weights(&g->ops[at]);
     }
     chunk->in.begin = g->n_lists;

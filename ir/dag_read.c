@@ -498,6 +498,11 @@ static uint32_t *run_home(const dag *d, const dag_run *run)
     case PLAN_COUNTS: /* a border's, above */
     case PLAN_SHIFT:
     case PLAN_ALL_TO_ALL:
+    case PLAN_SUM:
+    case PLAN_SEQ_SCATTER:
+    case PLAN_SEQ_GATHER:
+    case PLAN_SEQ_TAKE:
+    case PLAN_STATS:
     case PLAN_UPDATE:
     case PLAN_STEP_KIND_COUNT:
         break;

@@ -25,6 +25,11 @@ const char *ir_op_name(ir_op_kind kind)
     return op_table[kind].name;
 }
 
+bool ir_op_has_loss(ir_op_kind kind)
+{
+    return strchr(op_table[kind].operands[IR_PHASE_F], 'l') != NULL;
+}
+
 /* "i0 p0 p1 o0" */
 static uint32_t parse_operands(const char *text, ir_operand ret[IR_MAX_OPERANDS])
 {
@@ -152,6 +157,7 @@ ir_extent ir_op_extra(const ir_graph *g, const ir_op *op, ir_operand operand, ui
         return letter == 'w' ? (ir_extent){.per_row = 4 * rows * hidden} : none;
     }
     case IR_CROSS_ENTROPY:
+    case IR_CROSS_ENTROPY_MERGE:
         return letter == 's' ? (ir_extent){.per_row = 4 * T} : none;
     case IR_OPAQUE:
         if (letter == 's')
@@ -171,6 +177,7 @@ ir_extent ir_op_extra(const ir_graph *g, const ir_op *op, ir_operand operand, ui
     case IR_ROUTER:
     case IR_DISPATCH:
     case IR_COMBINE:
+    case IR_CROSS_ENTROPY_PART:
     case IR_MSE:
     case IR_OP_COUNT:
         break;
@@ -213,6 +220,8 @@ double ir_op_flops(const ir_graph *g, const ir_op *op, ir_phase phase)
     case IR_ATTENTION_END:
         return 4 * T * n_in;
     case IR_CROSS_ENTROPY:
+    case IR_CROSS_ENTROPY_PART:
+    case IR_CROSS_ENTROPY_MERGE:
     case IR_ROUTER:
         return 6 * T * n_in;
     case IR_MSE:

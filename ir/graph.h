@@ -88,7 +88,8 @@ typedef struct ir_attrs { /* what an op needs beyond shapes; unused fields are 0
 typedef struct ir_op {
     uint8_t kind; /* ir_op_kind */
     uint8_t n_in, n_param, n_out;
-    bool cut;                  /* begins a chunk of its own, also among ops of its tags */
+    bool cut;    /* begins a chunk of its own, also among ops of its tags */
+    bool shared; /* by the ranks of its device group's tensor teams: see ops.def */
     ir_id in[IR_MAX_IN];       /* tensors */
     ir_id param[IR_MAX_PARAM]; /* IR_NONE where optional and absent */
     ir_id out[IR_MAX_OUT];
@@ -183,6 +184,8 @@ typedef struct ir_operand {
     uint8_t index;
 } ir_operand;
 enum { IR_MAX_OPERANDS = 40 };
+/* Has it a loss slot? */
+bool ir_op_has_loss(ir_op_kind kind);
 /* The operands of `op` in `phase`, in calling order (OPAQUE: from its counts). Absent optional
  * parameters are listed too. Returns how many. */
 uint32_t ir_op_operands(const ir_op *op, ir_phase phase, ir_operand ret[IR_MAX_OPERANDS]);

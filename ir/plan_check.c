@@ -255,16 +255,14 @@ static bool operand_fits(const walk *w, const plan_program *program, const plan_
     return false;
 }
 
-/* Does the kernel divide its work over as many ranks as sit in its teams? Experts, or positions. */
+/* Does the kernel divide its work over as many ranks as sit in its teams? */
 static bool team_fits(const walk *w, const plan_kernel *k)
 {
-    uint32_t parts = k->attrs.parts;
-    if (k->teams == IR_NONE)
-        return k->ep == 1 && parts <= 1;
-    if (parts > 1 && (k->ep != 1 || parts != w->p->n_parts))
+    if (k->attrs.parts > 1 && k->attrs.parts != w->p->n_parts)
         return false;
-    return (parts > 1 ? parts : k->ep) == w->set->teams[k->teams].size &&
-           group_sits_in(w, k->teams);
+    if (k->teams == IR_NONE)
+        return k->ep == 1;
+    return k->ep == w->set->teams[k->teams].size && group_sits_in(w, k->teams);
 }
 
 static pps_status check_program(const walk *w, uint32_t id)
@@ -344,6 +342,23 @@ static const char *wrong_slices(const walk *w, const plan_step *s, const plan_bu
                                                                   : "has no room for its bucket";
 }
 
+/* What a team shares: one binding has all, the other one rank's part of it. */
+static const char *wrong_share(const walk *w, const plan_step *s, const plan_work *work,
+                               uint64_t n_team)
+{
+    uint64_t all = work->bytes, part = s->kind == PLAN_SUM ? all : all / n_team;
+    bool grows = s->kind == PLAN_SEQ_GATHER || s->kind == PLAN_STATS;
+    bool pieces = s->kind != PLAN_SUM && s->kind != PLAN_STATS;
+    if (all % 4 != 0 || part % 4 != 0 || (s->kind != PLAN_SUM && all % n_team != 0))
+        return "shares what its team cannot divide";
+    if (pieces ? work->width == 0 || work->width % 4 != 0 || part % work->width != 0
+               : work->width != 0)
+        return "shares rows of another width";
+    return has_room(w, s, 0, grows ? part : all) && has_room(w, s, 1, grows ? all : part)
+               ? NULL
+               : "has no room for what its team shares";
+}
+
 /* What is wrong with a step, NULL: nothing. */
 static const char *wrong_kind(const walk *w, const plan_step *s)
 {
@@ -377,6 +392,12 @@ static const char *wrong_kind(const walk *w, const plan_step *s)
         return has_room(w, s, 0, work->bytes) && has_room(w, s, 1, work->bytes)
                    ? NULL
                    : "has no room for its bytes";
+    case PLAN_SUM:
+    case PLAN_SEQ_SCATTER:
+    case PLAN_SEQ_GATHER:
+    case PLAN_SEQ_TAKE:
+    case PLAN_STATS:
+        return work->chunk < w->set->n_chunks ? wrong_share(w, s, work, n_team) : "is of no chunk";
     case PLAN_ALL_REDUCE:
     case PLAN_UPDATE:
         if (work->chunk >= w->p->n_buckets)

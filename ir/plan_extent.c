@@ -45,11 +45,13 @@ static shapes shapes_of(const plan_kernel *k)
     shapes s = {.whole = true};
     switch ((ir_op_kind)k->op) {
     case IR_EMBED:
-        return (shapes){{rows}, {out}, {times(a->vocab, k->n_out)}, .whole = true};
+        if (!divides(k->ep, a->vocab))
+            return (shapes){.whole = false};
+        return (shapes){{rows}, {out}, {times(a->vocab / k->ep, k->n_out)}, .whole = true};
     case IR_POSITION:
         return (shapes){{in},
                         {in},
-                        {times3(k->T, a->parts > 1 ? a->parts : 1, k->n_in)},
+                        {times(times3(k->T, k->ep, k->n_in), a->parts > 1 ? a->parts : 1)},
                         .whole = k->n_in == k->n_out && parts_fit(k)};
     case IR_LINEAR:
         return (shapes){{in}, {out}, {times(k->n_in, k->n_out), k->n_out}, .whole = true};
@@ -128,6 +130,10 @@ static shapes shapes_of(const plan_kernel *k)
     case IR_CROSS_ENTROPY:
         return (shapes){
             {in, rows}, .save = rows, .whole = a->vocab > 0 && a->vocab <= k->n_in && a->count > 0};
+    case IR_CROSS_ENTROPY_PART:
+        return (shapes){{in, rows}, {out}, .whole = a->vocab > 0 && k->n_in > 0 && k->n_out == 3};
+    case IR_CROSS_ENTROPY_MERGE:
+        return (shapes){{in}, .save = rows, .whole = k->n_in == times(3, k->ep) && a->count > 0};
     case IR_MSE:
         return (shapes){{in, in}, .whole = a->count > 0};
     case IR_OPAQUE: /* the host's own business */
@@ -164,6 +170,8 @@ bool plan_operand_elems(const plan_kernel *k, ir_operand o, uint64_t *ret)
     case 'x':
         assert(o.index < MAX_SIDE);
         *ret = s.in[o.index];
+        if (o.letter == 'x' && k->op == IR_CROSS_ENTROPY_MERGE)
+            *ret /= k->ep; /* of the own part */
         break;
     case 'o':
     case 'd':

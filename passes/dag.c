@@ -48,7 +48,7 @@ static pps_status make_streams(pass_cx *cx)
 {
     dag *d = cx->dag;
     size_t named = pps_stream_count(cx->st);
-    PASS_ALLOC(d->streams, cx->mem, 2 * named + 6);
+    PASS_ALLOC(d->streams, cx->mem, 2 * named + 10);
     d->streams[d->n_streams++] = "compute";
     for (size_t i = 0; i < named; i++) {
         const char *name = pps_stream_name(cx->st, (uint32_t)i);
@@ -70,20 +70,30 @@ static uint32_t index_in(const ir_graph *g, ir_range list, uint32_t item)
 
 /* ---- links ----------------------------------------------------------------------------------- */
 
+static bool leaves_first(ir_border border)
+{
+    return border == IR_BORDER_SUM || border == IR_BORDER_SCATTER || border == IR_BORDER_TAKE;
+}
+
 /* Tensors behind a border say so themselves; expert rows and counts cross into sharded chunks and
  * out of them. */
 static void set_borders(const pass_cx *cx, dag_link *l)
 {
     const dag *d = cx->dag;
-    const ir_tensor *tensors = cx->program->graph->tensors;
-    const ir_tensor *used = &tensors[l->tensor];
+    const ir_graph *g = cx->program->graph;
+    const ir_tensor *used = &g->tensors[l->tensor];
     bool src_ep = d->chunks[l->src].shard != IR_NONE, dst_ep = d->chunks[l->dst].shard != IR_NONE;
     ir_border exchange = (used->flags & IR_TENSOR_ROWS) && src_ep != dst_ep ? IR_BORDER_ROWS
                          : (used->flags & IR_TENSOR_COUNTS) && dst_ep       ? IR_BORDER_COUNTS
                                                                             : IR_NO_BORDER;
-    if (used->border == IR_BORDER_SHIFT) { /* the consumer's round reads them */
-        l->border[DAG_DST] = used->border;
-        l->directive[DAG_DST] = used->directive;
+    /* sums and what makes a tensor smaller before it leaves its producer's side, the rest after */
+    for (ir_id t = l->tensor; g->tensors[t].border != IR_NO_BORDER; t = g->tensors[t].of) {
+        const ir_tensor *form = &g->tensors[t];
+        dag_end end = leaves_first((ir_border)form->border) ? DAG_SRC : DAG_DST;
+        l->border[end] = form->border;
+        l->directive[end] = form->directive;
+        if (end == DAG_SRC)
+            l->wire = t;
     }
     if (exchange != IR_NO_BORDER) {
         dag_end end = dst_ep ? DAG_DST : DAG_SRC;
@@ -248,6 +258,13 @@ static pps_status add_transfer(pass_cx *cx, hop_cx *h, uint32_t link, uint32_t f
     return PPS_OK;
 }
 
+static const char *border_stream(unsigned kind)
+{
+    return kind == PLAN_SHIFT                               ? "ring"
+           : kind == PLAN_ALL_TO_ALL || kind == PLAN_COUNTS ? "experts"
+                                                            : "tensor";
+}
+
 /* The step of the link's border at `end` in this pass, if it has one. */
 static pps_status add_border(pass_cx *cx, hop_cx *h, uint32_t link, dag_end end)
 {
@@ -264,14 +281,16 @@ static pps_status add_border(pass_cx *cx, hop_cx *h, uint32_t link, dag_end end)
                    .group = (uint16_t)d->chunks[chunk].group,
                    .chunk = forward ? l->dst : l->src,
                    .link = link,
-                   .teams = kind == PLAN_SHIFT ? d->groups[d->chunks[chunk].group].sequence
-                                               : d->chunks[chunk].ep_teams,
+                   .teams = l->border[end] == IR_BORDER_ROWS || l->border[end] == IR_BORDER_COUNTS
+                                ? d->chunks[chunk].ep_teams
+                            : kind == PLAN_SHIFT ? d->groups[d->chunks[chunk].group].sequence
+                                                 : d->groups[d->chunks[chunk].group].tensor,
                    .pair = IR_NONE,
                    .span = shard->source->span};
     if ((kind == PLAN_ALL_TO_ALL || kind == PLAN_SHIFT) && forward == (end == DAG_SRC))
         run.flags = PLAN_A2A_RETURN;
     uint32_t *made = forward ? &l->f_border[end] : &l->b_border[end];
-    PPS_TRY(pass_stream(cx, shard->stream, kind == PLAN_SHIFT ? "ring" : "experts", &run.stream));
+    PPS_TRY(pass_stream(cx, shard->stream, border_stream(kind), &run.stream));
     PPS_TRY(dag_add_run(d, run, made));
     PPS_TRY(dag_add_edge(d, h->last, *made));
     if (kind == PLAN_ALL_TO_ALL) {
@@ -283,7 +302,8 @@ static pps_status add_border(pass_cx *cx, hop_cx *h, uint32_t link, dag_end end)
 }
 
 /* A round's keys and values are not kept from its forward to its backward, where `from` brings them
- * once more: their owner has them anyway, and what a rank keeps is to grow with its own positions. */
+ * once more: their owner has them anyway, and what a rank keeps is to grow with its own positions.
+ */
 static pps_status add_again(pass_cx *cx, uint32_t link, uint32_t from)
 {
     dag *d = cx->dag;

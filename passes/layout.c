@@ -150,7 +150,7 @@ static void find_backward(layout *l)
     const dag_chunk *k = &d->chunks[l->chunk];
     for (uint32_t i = l->c->ops.n; i-- > 0;) {
         const ir_op *op = op_at(l, i);
-        bool arrives = op->kind == IR_CROSS_ENTROPY || op->kind == IR_MSE;
+        bool arrives = op->kind != IR_ROUTER && ir_op_has_loss((ir_op_kind)op->kind);
         for (uint32_t o = 0; o < op->n_out; o++) {
             bool outside = false;
             for (uint32_t j = 0; j < k->out_links.n; j++) {
@@ -353,13 +353,16 @@ static plan_kernel describe(const layout *l, uint32_t op_id, ir_phase phase)
     }
     if (out != NULL)
         k.n_out = out->dims[out->n_dims - 1];
+    uint32_t tensor = l->cx->dag->groups[l->cx->dag->chunks[l->chunk].group].tensor;
+    if (op->shared) {
+        k.teams = tensor;
+        k.ep = l->cx->set->teams[tensor].size;
+    }
     if (op->kind == IR_EXPERTS) {
         k.ep = l->ep;
         k.teams = l->cx->dag->chunks[l->chunk].ep_teams;
         k.n = ir_rows_per_batch_row(k.T, op->attrs.top_k, op->attrs.experts, l->ep) * l->b;
     }
-    if (op->attrs.parts > 1)
-        k.teams = l->cx->dag->groups[l->cx->dag->chunks[l->chunk].group].sequence;
     return k;
 }
 

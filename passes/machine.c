@@ -27,6 +27,32 @@ double machine_hop(const pass_cx *cx, const dag_run *r)
     if (r->link == IR_NONE)
         return m->latency;
     const dag_link *k = &cx->dag->links[r->link];
+    pass_link_bytes bytes = pass_bytes_of_link(cx, k);
+    uint32_t n = r->teams != IR_NONE ? cx->set->teams[r->teams].size : 1;
+    double all = (double)(bytes.used > bytes.made ? bytes.used : bytes.made);
+    switch ((plan_step_kind)r->kind) {
+    case PLAN_SEQ_TAKE:
+        return 0.0;
+    case PLAN_SUM: /* a scatter and a gather */
+        return m->latency + 2.0 * all * (n - 1) / n / m->bytes;
+    case PLAN_SEQ_SCATTER:
+    case PLAN_SEQ_GATHER:
+    case PLAN_STATS:
+        return m->latency + all * (n - 1) / n / m->bytes;
+    case PLAN_SEND:
+    case PLAN_RECV:
+    case PLAN_COUNTS:
+    case PLAN_ALL_TO_ALL:
+    case PLAN_SHIFT:
+    case PLAN_COMPUTE:
+    case PLAN_ALL_REDUCE:
+    case PLAN_UPDATE:
+    case PLAN_REDUCE_SCATTER:
+    case PLAN_ALL_GATHER:
+    case PLAN_CLEAR:
+    case PLAN_STEP_KIND_COUNT:
+        break;
+    }
     /* between the borders rows lie with their tokens: what moves on average, not the worst case */
-    return m->latency + (double)pass_bytes_of_link(cx, k).wire / m->bytes;
+    return m->latency + (double)bytes.wire / m->bytes;
 }

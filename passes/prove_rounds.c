@@ -22,6 +22,7 @@ typedef struct rounds_prover {
     uint32_t *at;     /* [n] where blocks begin, ascending */
     uint32_t *latest; /* [n] the last block that began there */
     uint32_t n, next; /* block */
+    uint32_t teams;   /* in which its shifts run */
 } rounds_prover;
 
 static pps_status wrong(const rounds_prover *r, uint32_t step, const char *what)
@@ -90,7 +91,31 @@ static bool shifts_for(const rounds_prover *r, const plan_step *shift, const pla
 {
     const plan_work *w = plan_work_of(r->set, shift);
     return shift->kind == PLAN_SHIFT && shift->mb == s->mb && w->shift == k->attrs.shift &&
-           w->teams == k->teams && ((shift->flags & PLAN_A2A_RETURN) != 0) == back;
+           w->teams == r->teams && k->attrs.parts == r->set->teams[r->teams].size &&
+           ((shift->flags & PLAN_A2A_RETURN) != 0) == back;
+}
+
+/* The teams of the plan's shifts, in which every rank sits by its part of the sequences: rank i of
+ * a team masks as part i. IR_NONE: there are none, or they do not. */
+static uint32_t sequence_teams(const rounds_prover *r)
+{
+    const plan_set *set = r->set;
+    uint32_t teams = IR_NONE, n = 0;
+    for (uint32_t i = 0; i < r->p->n_steps && teams == IR_NONE; i++)
+        if (r->p->steps[i].kind == PLAN_SHIFT)
+            teams = plan_work_of(set, &r->p->steps[i])->teams;
+    if (teams >= set->n_teams)
+        return IR_NONE;
+    const plan_teams *t = &set->teams[teams];
+    for (uint32_t i = 0; i < t->n_ranks; i++) {
+        uint32_t rank = set->team_ranks[t->ranks + i];
+        if (set->rank_group[rank] != r->p->group)
+            continue;
+        if (set->rank_part[r->p->ranks + set->rank_index[rank]] != i % t->size)
+            return IR_NONE;
+        n++;
+    }
+    return n == r->p->n_ranks && t->size == r->p->n_parts ? teams : IR_NONE;
 }
 
 static pps_status check_compute(const rounds_prover *r, uint32_t step)
@@ -127,6 +152,7 @@ static pps_status check_return(const rounds_prover *r, uint32_t step)
 static pps_status prove(rounds_prover *r)
 {
     const plan *p = r->p;
+    pps_span none = {0};
     bool any = false;
     for (uint32_t i = 0; i < r->set->n_kernels && !any; i++)
         any = r->set->kernels[i].op == IR_ATTENTION_PART;
@@ -135,6 +161,12 @@ static pps_status prove(rounds_prover *r)
     if (!any)
         return PPS_OK;
     PPS_TRY(index_blocks(r));
+    r->teams = sequence_teams(r);
+    if (r->teams == IR_NONE)
+        return pps_error(r->st, none, 523,
+                         "group %u has rounds of attention, and no teams that sit by its ranks' "
+                         "parts of the sequences",
+                         p->group);
     for (uint32_t i = 0; i < p->n_steps; i++) {
         for (; r->next < p->n_blocks && p->blocks[r->next].first <= i; r->next++)
             *block_at(r, p->blocks[r->next].offset) = r->next;

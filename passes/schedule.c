@@ -219,6 +219,11 @@ static uint8_t priority_of(const dag *d, uint32_t v)
     case PLAN_COUNTS:
     case PLAN_ALL_TO_ALL:
     case PLAN_SHIFT:
+    case PLAN_SUM:
+    case PLAN_SEQ_SCATTER:
+    case PLAN_SEQ_GATHER:
+    case PLAN_SEQ_TAKE:
+    case PLAN_STATS:
         return 1;
     case PLAN_ALL_GATHER:
     case PLAN_ALL_REDUCE:

@@ -12,8 +12,8 @@
 #include "ir/plan.h"
 
 typedef struct cpu_context {
-    uint32_t team_index; /* in the kernel's teams: which experts it owns when ep > 1, which part of
-                          * every sequence when attrs.parts > 1 */
+    uint32_t team_index; /* in the kernel's teams: which share of an op with ep > 1 is its own */
+    uint32_t part;       /* of every sequence, where attrs.parts > 1 */
     const struct cpu_blas *blas; /* NULL: plain products */
 } cpu_context;
 

@@ -240,8 +240,8 @@ typedef struct block_pair {
 
 static size_t find_pairs(const plan_kernel *k, const cpu_context *cx, block_pair ret[4])
 {
-    uint32_t parts = k->attrs.parts, owner = (cx->team_index + parts - k->attrs.shift) % parts;
-    uint32_t mine[2] = {cx->team_index, 2 * parts - 1 - cx->team_index};
+    uint32_t parts = k->attrs.parts, owner = (cx->part + parts - k->attrs.shift) % parts;
+    uint32_t mine[2] = {cx->part, 2 * parts - 1 - cx->part};
     uint32_t theirs[2] = {owner, 2 * parts - 1 - owner};
     size_t n = 0, block = k->T / 2;
     for (size_t i = 0; i < 2; ++i)

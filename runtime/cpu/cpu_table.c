@@ -28,6 +28,10 @@ const cpu_table CPU_FN(table) = {{
     [IR_EXPERTS] = {CPU_FN(experts_f), CPU_FN(experts_bi), CPU_FN(experts_bw)},
     [IR_COMBINE] = {[F] = CPU_FN(combine_f), [BI] = CPU_FN(combine_bi)},
     [IR_CROSS_ENTROPY] = {[F] = CPU_FN(cross_entropy_f), [BI] = CPU_FN(cross_entropy_bi)},
+    [IR_CROSS_ENTROPY_PART] =
+        {[F] = CPU_FN(cross_entropy_part_f), [BI] = CPU_FN(cross_entropy_part_bi)},
+    [IR_CROSS_ENTROPY_MERGE] =
+        {[F] = CPU_FN(cross_entropy_merge_f), [BI] = CPU_FN(cross_entropy_merge_bi)},
     [IR_MSE] = {[F] = CPU_FN(mse_f), [BI] = CPU_FN(mse_bi)},
     [PLAN_KERNEL_SUM] = {[F] = CPU_FN(sum)},
 }};

@@ -132,6 +132,32 @@ static void bucket_op(const exec_rank *r, const plan_step *s, coll_op *op)
     }
 }
 
+/* What a team shares, from binding 0 to binding 1. */
+static void share_op(const plan_step *s, const plan_work *w, coll_op *op)
+{
+    op->width = w->width;
+    if (s->kind == PLAN_SUM) { /* in place, on a copy */
+        memcpy(op->recv, op->send, w->bytes);
+        op->send = op->recv;
+        op->kind = COLL_ALL_REDUCE;
+    } else {
+        op->kind = s->kind == PLAN_SEQ_SCATTER ? COLL_REDUCE_SCATTER : COLL_ALL_GATHER;
+    }
+}
+
+/* This rank's positions of every batch row. */
+static void take(const exec_rank *r, const plan_step *s)
+{
+    const plan_work *w = plan_work_of(r->set, s);
+    uint32_t n = r->set->teams[w->teams].size;
+    const char *from = (const char *)binding(r, s, 0) + (size_t)r->seats[w->teams].index * w->width;
+    char *to = binding(r, s, 1);
+    for (uint64_t done = 0; done < w->bytes; done += (uint64_t)n * w->width) {
+        memcpy(to, from + done, w->width);
+        to += w->width;
+    }
+}
+
 static coll_op make_op(const exec_rank *r, const plan_step *s)
 {
     const plan_work *w = plan_work_of(r->set, s);
@@ -151,16 +177,22 @@ static coll_op make_op(const exec_rank *r, const plan_step *s)
         bucket_op(r, s, &op);
         return op;
     }
-    op.kind = s->kind == PLAN_COUNTS  ? COLL_COUNTS
-              : s->kind == PLAN_SHIFT ? COLL_SHIFT
-                                      : COLL_ALL_TO_ALL;
-    op.experts = w->experts;
-    op.shift = w->shift;
     op.send = binding(r, s, 0);
     op.recv = binding(r, s, 1);
-    if (s->kind != PLAN_COUNTS)
+    if (s->kind == PLAN_SHIFT) {
+        op.kind = COLL_SHIFT;
         op.flags = s->flags & PLAN_A2A_RETURN ? COLL_RETURN : 0;
+        op.shift = w->shift;
+        return op;
+    }
+    if (s->kind != PLAN_COUNTS && s->kind != PLAN_ALL_TO_ALL) {
+        share_op(s, w, &op);
+        return op;
+    }
+    op.kind = s->kind == PLAN_COUNTS ? COLL_COUNTS : COLL_ALL_TO_ALL;
+    op.experts = w->experts;
     if (s->kind == PLAN_ALL_TO_ALL) {
+        op.flags = s->flags & PLAN_A2A_RETURN ? COLL_RETURN : 0;
         op.counts = binding(r, s, 2);
         op.width = w->width;
     }
@@ -194,6 +226,11 @@ static pps_status begin(void *self_, exec_rank *r, uint32_t step, bool *ret_done
             update(r, &r->plan->buckets[plan_work_of(r->set, s)->chunk]);
         else
             memset(binding(r, s, 0), 0, plan_work_of(r->set, s)->bytes);
+        *ret_done = true;
+        return PPS_OK;
+    }
+    if (s->kind == PLAN_SEQ_TAKE) {
+        take(r, s);
         *ret_done = true;
         return PPS_OK;
     }
@@ -261,7 +298,7 @@ pps_status exec_cpu_backend_new(exec_rank *r, struct coll_rank *coll, const stru
         if (set->kernels[i].n_operands > most)
             most = set->kernels[i].n_operands;
     self->coll = coll;
-    self->cx = (cpu_context){.blas = blas};
+    self->cx = (cpu_context){.blas = blas, .part = set->rank_part[r->plan->ranks + r->group_index]};
     self->kernels = calloc((size_t)set->n_kernels + 1, sizeof(*self->kernels));
     self->param_at = calloc((size_t)set->n_params + 1, sizeof(uint64_t));
     self->grad_at = calloc((size_t)set->n_params + 1, sizeof(uint64_t));

@@ -47,7 +47,9 @@ static uint32_t vocabulary(const plan_set *set)
     uint32_t least = 0;
     for (uint32_t i = 0; i < set->n_kernels; i++) {
         const plan_kernel *k = &set->kernels[i];
-        if ((k->op == IR_EMBED || k->op == IR_CROSS_ENTROPY) && k->attrs.vocab > 0 &&
+        bool reads = k->op == IR_EMBED || k->op == IR_CROSS_ENTROPY ||
+                     k->op == IR_CROSS_ENTROPY_PART;
+        if (reads && k->attrs.vocab > 0 &&
             (least == 0 || k->attrs.vocab < least))
             least = k->attrs.vocab;
     }

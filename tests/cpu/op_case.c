@@ -24,7 +24,7 @@ const op_case op_cases[] = {
     {"position", {.op = IR_POSITION, .B = 3, .T = 4, .n_in = 7, .n_out = 7}},
     {"position, part 1 of 2",
      {.op = IR_POSITION, .B = 2, .T = 6, .n_in = 7, .n_out = 7, .attrs.parts = 2},
-     .team_index = 1},
+     .part = 1},
     {"linear", {.op = IR_LINEAR, .B = 3, .T = 5, .n_in = 21, .n_out = 37}},
     {"linear, no bias",
      {.op = IR_LINEAR, .B = 2, .T = 8, .n_in = 16, .n_out = 32},
@@ -89,7 +89,7 @@ const op_case op_cases[] = {
       .n_in = 24,
       .n_out = 24,
       .attrs = {.heads = 4, .kv_heads = 2, .head_dim = 6, .parts = 2}},
-     .team_index = 1},
+     .part = 1},
     {"attention, round 2 of 3",
      {.op = IR_ATTENTION_PART,
       .B = 2,
@@ -97,7 +97,7 @@ const op_case op_cases[] = {
       .n_in = 8,
       .n_out = 8,
       .attrs = {.heads = 2, .kv_heads = 1, .head_dim = 4, .parts = 3, .shift = 2}},
-     .team_index = 1},
+     .part = 1},
     {"attention, end of rounds",
      {.op = IR_ATTENTION_END,
       .B = 2,
@@ -250,11 +250,12 @@ static void size_operands(operands *a)
     switch ((ir_op_kind)k->op) {
     case IR_EMBED:
         size_ints(a, 'i', 0, rows);
-        size_real(a, 'p', 0, (size_t)k->attrs.vocab * k->n_out);
+        size_real(a, 'p', 0, k->attrs.vocab / cpu_sharers(k) * k->n_out);
         break;
     case IR_POSITION:
         size_real(a, 'p', 0,
-                  ((k->attrs.parts > 1 ? k->attrs.parts : 1) * k->T + 2) * (size_t)k->n_in);
+                  (k->T * cpu_sharers(k) * (k->attrs.parts > 1 ? k->attrs.parts : 1) + 2) *
+                      k->n_in);
         break;
     case IR_LINEAR:
         size_real(a, 'p', 0, (size_t)k->n_in * k->n_out);
@@ -316,6 +317,8 @@ static void size_operands(operands *a)
     case IR_MSE:
         size_real(a, 'i', 1, in);
         break;
+    case IR_CROSS_ENTROPY_PART: /* together with the whole: test_shared.c */
+    case IR_CROSS_ENTROPY_MERGE:
     case IR_ROPE:
     case IR_GELU:
     case IR_SLICE:
@@ -399,7 +402,7 @@ void operands_run(operands *a, find_fn find, uint32_t phase, const cpu_blas *bla
 {
     void *p[OPERAND_LETTERS * OPERAND_INDICES];
     plan_kernel k = a->c->k;
-    cpu_context cx = {.team_index = a->c->team_index, .blas = blas};
+    cpu_context cx = {.team_index = a->c->team_index, .part = a->c->part, .blas = blas};
     const char *list = operand_list(k.op, phase);
     k.phase = (uint8_t)phase;
     k.n_operands = 0;

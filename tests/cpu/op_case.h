@@ -12,7 +12,8 @@ typedef struct op_case {
     const char *name;
     plan_kernel k;
     bool no_bias;        /* LINEAR without p1 */
-    uint32_t team_index; /* EXPERTS: which rank of k.ep; else which of k.attrs.parts */
+    uint32_t team_index; /* which rank of k.ep */
+    uint32_t part;       /* which of k.attrs.parts */
 } op_case;
 
 extern const op_case op_cases[];

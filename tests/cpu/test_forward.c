@@ -95,7 +95,7 @@ static void attention_round(operands *a)
 {
     const plan_kernel *k = &a->c->k;
     size_t dim = k->attrs.head_dim, heads = k->attrs.heads, kv_heads = k->attrs.kv_heads;
-    size_t owner = (a->c->team_index + k->attrs.parts - k->attrs.shift) % k->attrs.parts;
+    size_t owner = (a->c->part + k->attrs.parts - k->attrs.shift) % k->attrs.parts;
     const double *q = operand_of(a, 'i', 0)->real, *key = operand_of(a, 'i', 1)->real;
     const double *value = operand_of(a, 'i', 2)->real, *stats = operand_of(a, 'o', 1)->real;
     for (size_t r = 0; r < cpu_positions(k) * heads; ++r) {
@@ -106,7 +106,7 @@ static void attention_round(operands *a)
         double was = top;
         for (size_t s = 0; s < k->T; ++s) {
             score[s] = -INFINITY;
-            if (place(k, owner, s) <= place(k, a->c->team_index, t))
+            if (place(k, owner, s) <= place(k, a->c->part, t))
                 score[s] = dot(q + r * dim, key + ((b * k->T + s) * kv_heads + kv) * dim, dim) /
                            sqrt((double)dim);
             top = score[s] > top ? score[s] : top;
@@ -145,7 +145,7 @@ static void rope(operands *a)
     const double *in = operand_of(a, 'i', 0)->real, *out = operand_of(a, 'o', 0)->real;
     size_t dim = k->attrs.head_dim;
     for (size_t i = 0; i < operand_of(a, 'i', 0)->n; ++i) {
-        size_t j = i % dim, t = place(k, a->c->team_index, i / k->n_in % k->T);
+        size_t j = i % dim, t = place(k, a->c->part, i / k->n_in % k->T);
         bool upper = j >= dim / 2;
         double angle =
             (double)t * pow((double)k->attrs.theta, -2.0 * (double)(j % (dim / 2)) / (double)dim);
@@ -193,7 +193,7 @@ static void table(operands *a)
         const double *rows = operand_of(a, 'p', 0)->real;
         double want = in->is_int
                           ? rows[(size_t)in->ints[r] * k->n_out + j]
-                          : in->real[i] + rows[place(k, a->c->team_index, r % k->T) * k->n_out + j];
+                          : in->real[i] + rows[place(k, a->c->part, r % k->T) * k->n_out + j];
         near(a->c, "o", i, operand_of(a, 'o', 0)->real[i], want);
     }
 }

@@ -85,7 +85,7 @@ static plan_kernel kernel(const rounds_case *c, uint32_t op, uint32_t parts, uin
 
 static void run(const plan_kernel *k, uint32_t phase, uint32_t part, void **p)
 {
-    cpu_context cx = {.team_index = part};
+    cpu_context cx = {.part = part};
     assert_int_equal(cpu_kernel_find_f64(k->op, phase)(k, p, &cx), PPS_OK);
 }
 
@@ -306,12 +306,12 @@ static void even_work(void **state)
     for (uint32_t shift = 1; shift < parts; ++shift)
         for (uint32_t part = 0; part < parts; ++part) {
             plan_kernel k = {.T = 2 * block, .attrs = {.parts = parts}};
-            cpu_context mine = {.team_index = part},
-                        theirs = {.team_index = (part + parts - shift) % parts};
+            cpu_context mine = {.part = part},
+                        theirs = {.part = (part + parts - shift) % parts};
             uint32_t seen = 0;
             for (uint32_t t = 0; t < k.T; ++t)
                 for (uint32_t s = 0; s < k.T; ++s)
-                    seen += cpu_place(&k, &theirs, s) <= cpu_place(&k, &mine, t);
+                    seen += cpu_place(&k, &theirs, k.T, s) <= cpu_place(&k, &mine, k.T, t);
             assert_int_equal(seen, 2 * block * block);
         }
 }

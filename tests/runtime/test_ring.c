@@ -271,6 +271,13 @@ static void own_keys_twice(plan_set *set, plan *p) /* round 1 believes to be rou
             set->kernels[i].attrs.shift = 2;
 }
 
+static void other_part(plan_set *set,
+                       plan *p) /* two ranks hold what they believe the other holds */
+{
+    set->rank_part[p->ranks] = 1;
+    set->rank_part[p->ranks + 1] = 0;
+}
+
 static void early_round(plan_set *set, plan *p)
 {
     (void)set;
@@ -291,7 +298,7 @@ static void refusals(void **state)
     } rows[] = {
         {other_way, "E0523"},   {home_to_another, "E0523"},  {keys_of_another, "E0523"},
         {other_teams, "E0523"}, {other_microbatch, "E0523"}, {own_keys_twice, "E0523"},
-        {early_round, "E0520"}, {early_shift, "E0519"},
+        {other_part, "E0523"},  {early_round, "E0520"},      {early_shift, "E0519"},
     };
     (void)state;
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
