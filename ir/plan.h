@@ -269,6 +269,8 @@ typedef struct plan_set {
     uint32_t n_streams;       /* stream 0 is "compute" */
     const char **chunk_names; /* "PP0", "PP0.EP1", "PP0#2" */
     uint32_t *chunk_stage; /* index of tag PP, or chunk's own index: what pictures call a stage */
+    uint32_t
+        *chunk_model; /* chunk of the model; several are the same one for different microbatches */
     uint32_t n_chunks;
     ir_train train;
     uint32_t n_nodes, n_edges; /* of the DAG it came from */

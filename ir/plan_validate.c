@@ -115,9 +115,15 @@ static pps_status check_numbers(plan_checker *c)
     }
     if (n_steps >= UINT32_MAX)
         return plan_wrong(c, "it has more steps than can be numbered");
-    if ((uint64_t)set->n_mb * set->n_chunks > n_computes)
+    uint32_t n_chunks = 0; /* of the model */
+    for (uint32_t i = 0; i < set->n_chunks; i++) {
+        n_chunks += set->chunk_model[i] == i;
+        if (set->chunk_model[set->chunk_model[i]] != set->chunk_model[i])
+            return plan_wrong(c, "chunk %u is no chunk of the model", i);
+    }
+    if ((uint64_t)set->n_mb * n_chunks > n_computes)
         return plan_wrong(c, "%u microbatches of %u chunks, and only %llu computes", set->n_mb,
-                          set->n_chunks, (unsigned long long)n_computes);
+                          n_chunks, (unsigned long long)n_computes);
     if ((uint64_t)set->n_mb * set->n_mb_losses != set->n_losses)
         return plan_wrong(c, "%u losses in %u microbatches of %u", set->n_losses, set->n_mb,
                           set->n_mb_losses);

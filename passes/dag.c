@@ -91,7 +91,8 @@ static void set_borders(const pass_cx *cx, dag_link *l)
         const ir_tensor *form = &g->tensors[t];
         dag_end end = leaves_first((ir_border)form->border) ? DAG_SRC : DAG_DST;
         l->border[end] = form->border;
-        l->directive[end] = form->directive;
+        l->directive[end] = form->border == IR_BORDER_SHIFT ? d->chunks[l->dst].sequence
+                                                            : form->directive;
         if (end == DAG_SRC)
             l->wire = t;
     }
@@ -115,15 +116,16 @@ static pps_status make_links(pass_cx *cx)
     uint32_t *next;
     PASS_ALLOC(carrier, cx->scratch, g->n_tensors);
     PASS_ALLOC(next, cx->scratch, n);
-    for (uint32_t t = 0; t < g->n_tensors; t++)
-        carrier[t] = IR_NONE;
 
     for (uint32_t c = 0; c < g->n_chunks; c++) {
+        uint32_t base = c / d->n_model_chunks * d->n_model_chunks; /* its class's first chunk */
+        if (c == base)
+            memset(carrier, 0xff, g->n_tensors * sizeof *carrier);
         d->chunks[c].in_links = (ir_range){d->n_links, g->chunks[c].in.n};
         for (uint32_t k = 0; k < g->chunks[c].in.n; k++) {
             ir_id tensor = g->lists[g->chunks[c].in.begin + k];
             const ir_tensor *t = &g->tensors[tensor];
-            uint32_t src = g->op_chunk[t->op], id = d->n_links++;
+            uint32_t src = base + g->op_chunk[t->op], id = d->n_links++;
             ir_id made = ir_made(g, tensor);
             dag_link *l = &d->links[id];
             *l = (dag_link){.made = made,
@@ -253,6 +255,7 @@ static pps_status add_transfer(pass_cx *cx, hop_cx *h, uint32_t link, uint32_t f
     }
     d->runs[*ret_send].pair = *ret_recv;
     d->runs[*ret_recv].pair = *ret_send;
+    dag_join(d, *ret_send, *ret_recv);
     PPS_TRY(dag_add_edge(d, h->last, *ret_send));
     h->last = *ret_recv;
     return PPS_OK;

@@ -322,11 +322,12 @@ static pps_status param_where(layout *l, ir_id param, where_kind kind, where *re
     const dag *d = l->cx->dag;
     if (param == IR_NONE)
         return PPS_OK;
-    const dag_bucket *k = &d->buckets[d->param_bucket[param]];
+    uint32_t bucket = dag_bucket_of(d, param, d->chunks[l->chunk].group);
+    const dag_bucket *k = &d->buckets[bucket];
     if (k->zero == 3 && kind == W_PARAM)
-        return bind(l, BIND_PARAMS, d->param_bucket[param], d->param_offset[param], ret);
+        return bind(l, BIND_PARAMS, bucket, d->param_offset[param], ret);
     if (k->zero >= 2 && kind == W_GRAD)
-        return bind(l, BIND_GRADS, d->param_bucket[param], d->param_offset[param], ret);
+        return bind(l, BIND_GRADS, bucket, d->param_offset[param], ret);
     *ret = (where){(uint8_t)kind, param, 0};
     return PPS_OK;
 }
@@ -776,6 +777,8 @@ pps_status pass_layout(pass_cx *cx)
     uint32_t slots = 0;
     for (uint32_t c = 0; c < g->n_chunks; c++) {
         PPS_TRY(layout_chunk(&l, c));
+        if (c % cx->dag->n_model_chunks == 0)
+            slots = 0; /* another class: the same slots of other microbatches */
         cx->chunks[c].loss_first = slots;
         slots += g->chunks[c].n_loss;
     }

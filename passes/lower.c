@@ -207,7 +207,7 @@ static pps_status compute(lower *l, uint32_t v, uint32_t step)
     }
     for (uint32_t i = 0; i < program->binds.n; i++) {
         uint32_t life = lower_bind_life(&l->buffers, &cx->binds[program->binds.begin + i], r->chunk,
-                                        (pps_pass)s->pass, s->mb);
+                                        (pps_pass)s->pass, v - r->first);
         if (life == IR_NONE) {
             life = l->n_lives++;
             l->lives[life] = memory_life_of(program->work_bytes, PLAN_BLOCK_WORK);
@@ -239,7 +239,7 @@ static pps_status make_step(lower *l, uint32_t v, uint32_t step)
     if (r->kind == PLAN_COMPUTE)
         return compute(l, v, step);
     if (!dag_of_bucket(r) && r->pass != PPS_PASS_F)
-        s->pass = dag_split(d, r->chunk, s->mb) ? PPS_PASS_BI : PPS_PASS_B;
+        s->pass = dag_split(d, r->chunk, v - r->first) ? PPS_PASS_BI : PPS_PASS_B;
     uint32_t n = lower_comm_lives(&l->buffers, v, lives);
     for (uint32_t i = 0; i < n; i++)
         PPS_TRY(touch(l, lives[i], step));

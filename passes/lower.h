@@ -40,7 +40,8 @@ typedef struct lower_buffers {
 
 /* buffers.c's families: which there are, and their sizes. */
 pps_status lower_buffers_init(lower_buffers *b, pass_cx *cx);
-/* The life that a binding of a chunk's program stands for; IR_NONE for BIND_WORK. */
+/* The life that a binding of a chunk's program stands for; IR_NONE for BIND_WORK. `mb` is numbered
+ * within the chunk's class. */
 uint32_t lower_bind_life(const lower_buffers *b, const pass_bind *bind, uint32_t chunk,
                          pps_pass pass, uint32_t mb);
 /* The lives a communication node touches, in plan_step's binding order; returns how many. */

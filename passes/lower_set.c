@@ -21,9 +21,12 @@ static pps_status name_chunks(pass_cx *cx)
     uint32_t *seen; /* chunks so far with this tagset */
     PASS_ALLOC(set->chunk_names, cx->mem, g->n_chunks);
     PASS_ALLOC(set->chunk_stage, cx->mem, g->n_chunks);
+    PASS_ALLOC(set->chunk_model, cx->mem, g->n_chunks);
     PASS_ALLOC(seen, cx->scratch, g->n_tagsets);
     set->n_chunks = g->n_chunks;
     for (uint32_t c = 0; c < g->n_chunks; c++) {
+        if (c % cx->dag->n_model_chunks == 0)
+            memset(seen, 0, g->n_tagsets * sizeof *seen);
         const ir_tagset *tags = &g->tagsets[g->chunks[c].tagset];
         char name[160] = "";
         size_t at = 0;
@@ -41,7 +44,8 @@ static pps_status name_chunks(pass_cx *cx)
         if (times > 1 && at < sizeof name)
             snprintf(name + at, sizeof name - at, "#%u", times);
         PPS_TRY(copy_text(cx->mem, name, &set->chunk_names[c]));
-        set->chunk_stage[c] = stage == IR_NONE ? c : stage;
+        set->chunk_stage[c] = stage == IR_NONE ? c % cx->dag->n_model_chunks : stage;
+        set->chunk_model[c] = c % cx->dag->n_model_chunks;
     }
     return PPS_OK;
 }
@@ -99,9 +103,10 @@ pps_status lower_tables(pass_cx *cx)
     set->n_losses = d->n_mb * cx->n_loss_step;
     PASS_ALLOC(set->losses, cx->mem, set->n_losses);
     for (uint32_t m = 0, at = 0; m < d->n_mb; m++)
-        for (uint32_t c = 0; c < g->n_chunks; c++)
-            for (uint32_t i = 0; i < g->chunks[c].ops.n; i++) {
-                const ir_op *op = &g->ops[g->lists[g->chunks[c].ops.begin + i]];
+        for (uint32_t k = 0, c; k < d->n_model_chunks; k++)
+            for (uint32_t i = 0; i < g->chunks[k].ops.n; i++) {
+                const ir_op *op = &g->ops[g->lists[g->chunks[k].ops.begin + i]];
+                c = d->mb_class[m] * d->n_model_chunks + k;
                 if (ir_op_has_loss((ir_op_kind)op->kind))
                     set->losses[at++] =
                         (plan_loss_slot){.group = d->chunks[c].group, .aux = op->kind == IR_ROUTER};

@@ -38,6 +38,23 @@ static const ir_op *experts_of(const ir_graph *g, const ir_chunk *c)
     return NULL;
 }
 
+/* Over the same teams as before; or, for a region that lives on several groups, over theirs too. */
+static pps_status cut_param(pass_cx *cx, const ir_directive *s, uint32_t param, uint32_t teams)
+{
+    plan_cut *cut = &cx->param_cuts[param][0];
+    const plan_teams *t = cx->set->teams;
+    if (cut->teams == IR_NONE) {
+        *cut = (plan_cut){.teams = teams, .dim = 0};
+        return PPS_OK;
+    }
+    if (t[cut->teams].size == t[teams].size)
+        return pass_teams_merge(cx, cut->teams, teams, &cut->teams);
+    return pps_diag_done(pass_diag(cx, s, s->devices.span, 421,
+                                   "'%s' is shared out over %u devices here, and over %u elsewhere",
+                                   cx->program->graph->params[param].name, t[teams].size,
+                                   t[cut->teams].size));
+}
+
 static pps_status shard_chunk(pass_cx *cx, ir_directive *s, uint32_t i, uint32_t c,
                               const ir_op *experts)
 {
@@ -83,7 +100,7 @@ static pps_status shard_chunk(pass_cx *cx, ir_directive *s, uint32_t i, uint32_t
     for (uint32_t k = 0; k < chunk->params.n; k++) {
         uint32_t q = g->lists[chunk->params.begin + k];
         if (g->params[q].flags & IR_PARAM_EXPERT)
-            cx->param_cuts[q][0] = (plan_cut){.teams = teams, .dim = 0};
+            PPS_TRY(cut_param(cx, s, q, teams));
     }
     s->applied = true;
     return PPS_OK;
@@ -102,7 +119,7 @@ static pps_status check_shared(pass_cx *cx)
         for (uint32_t i = 0; i < g->chunks[c].params.n; i++) {
             uint32_t id = g->lists[g->chunks[c].params.begin + i], teams;
             const ir_param *q = &g->params[id];
-            PPS_TRY(pass_teams_gradients(cx, k->group, id, &teams));
+            PPS_TRY(pass_teams_gradients(cx, &k->group, 1, id, &teams));
             if (teams == IR_NONE)
                 continue;
             char tags[128];
@@ -146,11 +163,15 @@ pps_status pass_shard(pass_cx *cx)
             pass_match m;
             if (!pass_match_chunk(cx, &s->filter, c, &m))
                 continue;
-            if (m.mb != NULL || m.pass != NULL || m.comm != NULL)
+            if (m.pass != NULL || m.comm != NULL)
                 return pps_diag_done(
                     pass_diag(cx, s, s->source->subject_span, 419,
-                              "shard names regions of the model, not microbatches or passes: %s",
+                              "shard names regions and microbatches, not passes: %s",
                               pass_filter_text(cx, &s->filter, text, sizeof text)));
+            bool means;
+            PPS_TRY(pass_match_class(cx, s, m.mb, c, &means));
+            if (!means)
+                continue;
             matched++;
             const ir_op *experts = experts_of(g, &g->chunks[c]);
             if (experts != NULL && s->devices.n > 1)

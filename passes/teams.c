@@ -36,10 +36,10 @@ pps_status pass_teams_add(pass_cx *cx, const uint32_t *ranks, uint32_t n_ranks, 
             return PPS_OK;
         }
     }
-    PPS_TRY(grow(cx->mem, (void **)&set->teams, &cx->cap_teams, set->n_teams, 1,
-                 sizeof *set->teams));
-    PPS_TRY(grow(cx->mem, (void **)&set->team_ranks, &cx->cap_team_ranks, set->n_team_ranks, n_ranks,
-                 sizeof *set->team_ranks));
+    PPS_TRY(
+        grow(cx->mem, (void **)&set->teams, &cx->cap_teams, set->n_teams, 1, sizeof *set->teams));
+    PPS_TRY(grow(cx->mem, (void **)&set->team_ranks, &cx->cap_team_ranks, set->n_team_ranks,
+                 n_ranks, sizeof *set->team_ranks));
     *ret = set->n_teams;
     set->teams[set->n_teams++] =
         (plan_teams){.ranks = set->n_team_ranks, .n_ranks = n_ranks, .size = size};
@@ -71,33 +71,49 @@ static pps_status index_ranks(pass_cx *cx, uint32_t teams, uint32_t **ret)
     return PPS_OK;
 }
 
-pps_status pass_teams_alike(pass_cx *cx, uint32_t group, const uint32_t *by, uint32_t n_by,
-                            uint32_t *ret)
+/* Ranks in their order, those with the same index in each of `by` as a team; IR_NONE: no two do. */
+static pps_status teams_alike(pass_cx *cx, const uint32_t *ranks, uint32_t n_ranks,
+                              const uint32_t *by, uint32_t n_by, uint32_t *ret)
 {
-    const dag *d = cx->dag;
-    const dag_group *k = &d->groups[group];
-    const uint32_t *ranks = d->group_ranks + k->ranks;
     uint32_t n_keys = 1, *key, *at, *sorted;
-    PASS_ALLOC(key, cx->phase, k->n_ranks);
+    PASS_ALLOC(key, cx->phase, n_ranks);
     for (uint32_t i = 0; i < n_by; i++) {
-        uint32_t *index;
+        uint32_t *index, size = cx->set->teams[by[i]].size;
         PPS_TRY(index_ranks(cx, by[i], &index));
-        for (uint32_t r = 0; r < k->n_ranks; r++)
-            key[r] = key[r] * cx->set->teams[by[i]].size + index[ranks[r]];
-        n_keys *= cx->set->teams[by[i]].size;
+        for (uint32_t r = 0; r < n_ranks; r++)
+            key[r] = key[r] * size + (index[ranks[r]] == IR_NONE ? 0 : index[ranks[r]]);
+        n_keys *= size;
     }
     PASS_ALLOC(at, cx->phase, n_keys + 1);
-    PASS_ALLOC(sorted, cx->phase, k->n_ranks);
-    for (uint32_t r = 0; r < k->n_ranks; r++)
+    PASS_ALLOC(sorted, cx->phase, n_ranks);
+    for (uint32_t r = 0; r < n_ranks; r++)
         at[key[r] + 1]++;
     for (uint32_t i = 0; i < n_keys; i++)
         at[i + 1] += at[i];
-    for (uint32_t r = 0; r < k->n_ranks; r++)
+    for (uint32_t r = 0; r < n_ranks; r++)
         sorted[at[key[r]]++] = ranks[r];
     *ret = IR_NONE;
-    return n_keys < k->n_ranks
-               ? pass_teams_add(cx, sorted, k->n_ranks, k->n_ranks / n_keys, ret)
-               : PPS_OK;
+    return n_keys < n_ranks ? pass_teams_add(cx, sorted, n_ranks, n_ranks / n_keys, ret) : PPS_OK;
+}
+
+pps_status pass_teams_alike(pass_cx *cx, uint32_t group, const uint32_t *by, uint32_t n_by,
+                            uint32_t *ret)
+{
+    const dag_group *k = &cx->dag->groups[group];
+    return teams_alike(cx, cx->dag->group_ranks + k->ranks, k->n_ranks, by, n_by, ret);
+}
+
+pps_status pass_teams_merge(pass_cx *cx, uint32_t a, uint32_t b, uint32_t *ret)
+{
+    const plan_teams x = cx->set->teams[a], y = cx->set->teams[b];
+    uint32_t *ranks;
+    *ret = a;
+    if (a == b)
+        return PPS_OK;
+    PASS_ALLOC(ranks, cx->phase, x.n_ranks + y.n_ranks);
+    memcpy(ranks, cx->set->team_ranks + x.ranks, x.n_ranks * sizeof *ranks);
+    memcpy(ranks + x.n_ranks, cx->set->team_ranks + y.ranks, y.n_ranks * sizeof *ranks);
+    return pass_teams_add(cx, ranks, x.n_ranks + y.n_ranks, x.size, ret);
 }
 
 pps_status pass_teams_given(pass_cx *cx, const ir_directive *s, uint32_t chunk, uint32_t *ret)
@@ -135,22 +151,34 @@ pps_status pass_teams_given(pass_cx *cx, const ir_directive *s, uint32_t chunk, 
 
 /* ---- who does what on a device group --------------------------------------------------------- */
 
-pps_status pass_teams_gradients(pass_cx *cx, uint32_t group, uint32_t param, uint32_t *ret)
+pps_status pass_teams_gradients(pass_cx *cx, const uint32_t *groups, uint32_t n_groups,
+                                uint32_t param, uint32_t *ret)
 {
-    const dag_group *k = &cx->dag->groups[group];
+    const dag *d = cx->dag;
     const plan_cut *cuts = cx->param_cuts[param];
-    uint32_t by[PLAN_MAX_CUTS + 1], n = 0;
+    uint32_t *by, *ranks, n = 0, n_ranks = 0;
     bool tensor = false;
+    PASS_ALLOC(by, cx->phase, PLAN_MAX_CUTS + n_groups);
+    PASS_ALLOC(ranks, cx->phase, d->n_ranks);
     for (int i = 0; i < PLAN_MAX_CUTS; i++) {
         if (cuts[i].teams == IR_NONE)
             continue;
-        tensor |= cuts[i].teams == k->tensor;
+        for (uint32_t g = 0; g < n_groups; g++)
+            tensor |= cuts[i].teams == d->groups[groups[g]].tensor;
         by[n++] = cuts[i].teams;
     }
     /* what a tensor team computes on equal values is equal already */
-    if (k->tensor != IR_NONE && !k->tensor_splits_sequence && !tensor)
-        by[n++] = k->tensor;
-    return pass_teams_alike(cx, group, by, n, ret);
+    uint32_t together = d->groups[groups[0]].tensor;
+    for (uint32_t g = 1; g < n_groups && together != IR_NONE; g++)
+        PPS_TRY(pass_teams_merge(cx, together, d->groups[groups[g]].tensor, &together));
+    if (together != IR_NONE && !d->groups[groups[0]].tensor_splits_sequence && !tensor)
+        by[n++] = together;
+    for (uint32_t g = 0; g < n_groups; g++) {
+        const dag_group *k = &d->groups[groups[g]];
+        memcpy(ranks + n_ranks, d->group_ranks + k->ranks, k->n_ranks * sizeof *ranks);
+        n_ranks += k->n_ranks;
+    }
+    return teams_alike(cx, ranks, n_ranks, by, n, ret);
 }
 
 /* Ranks that share a tensor or a sequence team, directly or through others, are one replica. */

@@ -43,6 +43,7 @@ void pb_init(plan_builder *b, uint32_t n_groups, uint32_t group_size, uint32_t n
         .n_streams = n_streams,
         .chunk_names = b->chunk_names,
         .chunk_stage = b->chunk_stage,
+        .chunk_model = b->chunk_model,
         .n_chunks = 1,
         .train = {.optimizer = {.kind = IR_OPT_SGD, .lr = 1}, .has_optimizer = true},
     };

@@ -34,7 +34,7 @@ typedef struct plan_builder {
     bool rank_speaks[PB_RANKS];
     plan_teams teams[PB_GROUPS];
     const char *streams[8], *chunk_names[1];
-    uint32_t chunk_stage[1];
+    uint32_t chunk_stage[1], chunk_model[1];
 } plan_builder;
 
 /* `n_groups` groups of `group_size` consecutive ranks; one chunk "PP0"; plain SGD with lr 1. */
