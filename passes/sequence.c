@@ -82,19 +82,19 @@ static pps_status share(pass_cx *cx, uint32_t i)
 }
 
 /* No attention of theirs may be left out: its ranks would have parts of sequences all the same. */
-static pps_status check_attention(pass_cx *cx, uint32_t any)
+static pps_status check_attention(pass_cx *cx)
 {
     const ir_program *p = cx->program;
     const dag_chunk *chunks = cx->dag->chunks;
     for (uint32_t c = 0; c < p->graph->n_chunks; c++) {
         const ir_op *op = attention_of(p->graph, &p->graph->chunks[c]);
-        if (op == NULL || chunks[c].sequence != IR_NONE)
+        if (op == NULL || chunks[c].sequence != IR_NONE ||
+            cx->dag->groups[chunks[c].group].sequence == IR_NONE)
             continue;
-        uint32_t by = any; /* a directive about these devices, if there is one */
-        for (uint32_t k = 0; k < p->graph->n_chunks; k++)
-            if (chunks[k].sequence != IR_NONE && chunks[k].group == chunks[c].group)
-                by = chunks[k].sequence;
-        const ir_directive *s = &p->directives[by];
+        uint32_t by = 0; /* a chunk of these devices that a directive names */
+        while (chunks[by].sequence == IR_NONE || chunks[by].group != chunks[c].group)
+            by++;
+        const ir_directive *s = &p->directives[chunks[by].sequence];
         char text[256];
         pps_diag *diag = pass_diag(cx, s, s->source->subject_span, 432,
                                    "%s leaves out attention over the sequences that it divides",
@@ -156,6 +156,6 @@ pps_status pass_sequence(pass_cx *cx)
     }
     if (first == IR_NONE)
         return PPS_OK;
-    PPS_TRY(check_attention(cx, first));
+    PPS_TRY(check_attention(cx));
     return check_groups(cx, first);
 }
