@@ -98,7 +98,7 @@ typedef struct dag_group {
 } dag_group;
 
 typedef struct dag_bucket {
-    uint32_t group, directive; /* replicate, or IR_NONE */
+    uint32_t group, directive; /* replicate; shard as tensor, where its teams alone sum; IR_NONE */
     uint32_t first, n;         /* params, in dag.bucket_params */
     uint64_t bytes;            /* with gaps for alignment; zero: and padding to equal slices */
     bool reduced;

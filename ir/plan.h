@@ -96,12 +96,12 @@ typedef struct plan_work {
     uint32_t chunk;      /* chunk (comm: the consumer's); PLAN_BUCKET kinds: bucket index */
     uint32_t peer_group; /* SEND, RECV */
     uint32_t loss;       /* COMPUTE F: first loss slot of microbatch 0 */
-    uint32_t width;      /* ALL_TO_ALL: bytes of one row; SEQ kinds: of one rank's positions of one */
-    uint32_t experts;    /* COUNTS, ALL_TO_ALL */
-    uint32_t shift;      /* SHIFT: ranks of the team, below its size */
-    uint32_t teams;      /* PLAN_COLLECTIVE: the ranks that take part; else IR_NONE */
-    uint64_t bytes;      /* payload: transfers, whole buckets exact; ALL_TO_ALL: most; a team's
-                          * kinds: of the larger binding */
+    uint32_t width;   /* ALL_TO_ALL: bytes of one row; SEQ kinds: of one rank's positions of one */
+    uint32_t experts; /* COUNTS, ALL_TO_ALL */
+    uint32_t shift;   /* SHIFT: ranks of the team, below its size */
+    uint32_t teams;   /* PLAN_COLLECTIVE: the ranks that take part; else IR_NONE */
+    uint64_t bytes;   /* payload: transfers, whole buckets exact; ALL_TO_ALL: most; a team's
+                       * kinds: of the larger binding */
 } plan_work;
 
 typedef struct plan_step { /* 36 bytes: plans have millions */
@@ -154,6 +154,7 @@ enum { PLAN_MAX_CUTS = 2 };
 typedef struct plan_cut { /* a rank holds the slice of its index in its team */
     uint32_t teams;       /* IR_NONE: not cut */
     uint8_t dim;
+    uint32_t blocks; /* equal parts of `dim`, of each of which it is a slice; 1 */
 } plan_cut;
 
 typedef struct plan_param {       /* a parameter as a group stores it */

@@ -95,7 +95,8 @@ static uint64_t shards_of(const walk *w, const plan_param *q)
         if (cut->teams == IR_NONE)
             continue;
         uint32_t size = w->set->teams[cut->teams].size;
-        if (left[cut->dim] == 0 || left[cut->dim] % size != 0 || !group_sits_in(w, cut->teams))
+        if (left[cut->dim] == 0 || cut->blocks == 0 || left[cut->dim] % cut->blocks != 0 ||
+            left[cut->dim] / cut->blocks % size != 0 || !group_sits_in(w, cut->teams))
             return 0;
         left[cut->dim] = 0; /* once */
         shards *= size;

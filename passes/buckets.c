@@ -42,7 +42,8 @@ static pps_status configure(pass_cx *cx, dag_bucket *k)
     if (k->directive == IR_NONE) /* shared by groups of one rank */
         return pass_stream(cx, IR_NONE, "reduce", &k->reduce_stream);
     const ir_directive *s = &cx->program->directives[k->directive];
-    PPS_TRY(pass_stream(cx, s->stream, "reduce", &k->reduce_stream));
+    bool replicates = cx->program->kinds[k->directive] == PPS_DIR_REPLICATE;
+    PPS_TRY(pass_stream(cx, s->stream, replicates ? "reduce" : "tensor", &k->reduce_stream));
     k->zero = (uint8_t)s->zero;
     k->every = s->every > 0 ? s->every : 1;
     if (k->zero == 0)
@@ -268,15 +269,17 @@ static pps_status pack_param(packing *w, uint32_t q, uint32_t chunk)
     const dag_chunk *k = &d->chunks[chunk];
     const ir_directive *s = replicate_of(cx, chunk);
     uint64_t bytes = pass_held_elems(cx, q) * 4, most = s != NULL ? s->bucket_bytes : 0;
+    uint32_t by = k->replicate;
+    if (by == IR_NONE && pass_team_sums(cx, k->group, q))
+        by = cx->group_tensor[k->group];
     open_bucket is = {.param = q,
-                      .directive = k->replicate,
+                      .directive = by,
                       .stage = s != NULL && s->zero >= 2 ? dag_stage(d->graph, chunk) : IR_NONE,
                       .teams = IR_NONE,
-                      .cut = cx->param_cuts[q][0].teams != IR_NONE};
-    for (int j = 0; d->groups[k->group].tensor != IR_NONE && j < PLAN_MAX_CUTS; j++)
-        is.spread |= cx->param_cuts[q][j].teams == d->groups[k->group].tensor;
+                      .spread = cx->param_cuts[q][PASS_CUT_TENSOR].teams != IR_NONE};
+    is.cut = is.spread || cx->param_cuts[q][PASS_CUT_EXPERT].teams != IR_NONE;
     PPS_TRY(check_owners(w, q));
-    if (k->replicate != IR_NONE || w->owners[q].n > 1)
+    if (by != IR_NONE || w->owners[q].n > 1)
         PPS_TRY(pass_teams_gradients(cx, w->owner_groups + w->owners[q].begin, w->owners[q].n, q,
                                      &is.teams));
     uint32_t i = 0;

@@ -28,16 +28,17 @@ double machine_hop(const pass_cx *cx, const dag_run *r)
         return m->latency;
     const dag_link *k = &cx->dag->links[r->link];
     pass_link_bytes bytes = pass_bytes_of_link(cx, k);
-    uint32_t n = r->teams != IR_NONE ? cx->set->teams[r->teams].size : 1;
-    double all = (double)(bytes.used > bytes.made ? bytes.used : bytes.made);
+    double n, all = (double)(bytes.used > bytes.made ? bytes.used : bytes.made);
     switch ((plan_step_kind)r->kind) {
     case PLAN_SEQ_TAKE:
         return 0.0;
     case PLAN_SUM: /* a scatter and a gather */
+        n = cx->set->teams[r->teams].size;
         return m->latency + 2.0 * all * (n - 1) / n / m->bytes;
     case PLAN_SEQ_SCATTER:
     case PLAN_SEQ_GATHER:
     case PLAN_STATS:
+        n = cx->set->teams[r->teams].size;
         return m->latency + all * (n - 1) / n / m->bytes;
     case PLAN_SEND:
     case PLAN_RECV:

@@ -25,6 +25,13 @@ typedef enum pass_bind_kind {
     BIND_GRADS,    /* gradients of bucket `index`, of a window */
 } pass_bind_kind;
 
+typedef struct pass_param_share { /* what a rank of a tensor team has of a parameter */
+    bool cut;                     /* one slice of `dim`, of each of `blocks` equal parts of it */
+    uint8_t dim;
+    uint32_t blocks;
+    bool parts; /* its gradient is a part of a sum over the team */
+} pass_param_share;
+
 typedef struct pass_program {
     uint32_t id;    /* in plan_set.programs, IR_NONE: nothing to run */
     ir_range binds; /* in pass_cx.binds */
@@ -39,6 +46,7 @@ typedef struct pass_chunk { /* layout of a chunk, for one microbatch on one rank
 } pass_chunk;
 
 enum { PASS_MEMOS = 256 };
+enum { PASS_CUT_EXPERT, PASS_CUT_TENSOR }; /* plan_param.cuts: what each is */
 
 typedef struct pass_cx {
     pps_state *st;
@@ -88,6 +96,10 @@ typedef struct pass_cx {
     uint32_t cap_programs, cap_kernels, cap_operands;
     uint32_t n_loss_step; /* loss slots per microbatch */
 
+    /* tensor */
+    struct pass_param_share *param_shares; /* [n_params]; NULL: no tensor directive */
+    uint32_t *group_tensor;                /* [n_groups] a tensor directive about it */
+
     /* teams */
     uint32_t cap_teams, cap_team_ranks;
     plan_cut (*param_cuts)[PLAN_MAX_CUTS]; /* [n_params] how ranks share it out */
@@ -128,6 +140,9 @@ pps_status pass_teams_gradients(pass_cx *cx, const uint32_t *groups, uint32_t n_
 /* Per rank of a group: plan_set.rank_replica, .rank_part and .rank_speaks. */
 pps_status pass_rank_roles(pass_cx *cx, uint32_t group, uint32_t *ret_replica, uint32_t *ret_part,
                            bool *ret_speaks);
+/* tensor.c: the gradient of a parameter is the sum over one tensor team that is the whole group, so
+ * that it needs no `replicate`. */
+bool pass_team_sums(const pass_cx *cx, uint32_t group, uint32_t param);
 /* Elements of a parameter that one rank holds. */
 uint64_t pass_held_elems(const pass_cx *cx, uint32_t param);
 

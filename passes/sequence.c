@@ -49,8 +49,9 @@ static pps_status share_chunk(pass_cx *cx, uint32_t i, uint32_t c)
         return pps_diag_done(diag);
     }
     chunks[c].sequence = i;
+    if (group->sequence == IR_NONE)
+        group->n_replicas /= cx->set->teams[teams].size;
     group->sequence = teams;
-    group->n_replicas = group->n_ranks / cx->set->teams[teams].size;
     return PPS_OK;
 }
 
