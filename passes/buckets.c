@@ -278,6 +278,8 @@ static pps_status pack_param(packing *w, uint32_t q, uint32_t chunk)
                       .teams = IR_NONE,
                       .spread = cx->param_cuts[q][PASS_CUT_TENSOR].teams != IR_NONE};
     is.cut = is.spread || cx->param_cuts[q][PASS_CUT_EXPERT].teams != IR_NONE;
+    if (cx->param_shares != NULL && cx->param_shares[q].parts && s != NULL)
+        is.spread |= s->zero > 0; /* slices over the ranks of a team too */
     PPS_TRY(check_owners(w, q));
     if (by != IR_NONE || w->owners[q].n > 1)
         PPS_TRY(pass_teams_gradients(cx, w->owner_groups + w->owners[q].begin, w->owners[q].n, q,
