@@ -219,7 +219,7 @@ pps_status pass_prove_memory(pps_state *st, const plan_set *set, const plan *p, 
 /* prove_buckets.c: gradients reach their updates, and parameters their readers, in every plan. */
 pps_status prove_buckets(pps_state *st, const plan_set *set);
 
-/* prove_rounds.c: every round of attention has the keys that it believes to have. E0526. */
+/* prove_rounds.c: every round of attention has the keys that it believes to have. E0527. */
 pps_status prove_rounds(pps_state *st, const plan_set *set);
 
 /* sizes.c: cx->local_rows (E0210 where the batch does not divide); bytes of `tensor` as `chunk`

@@ -30,7 +30,7 @@ static pps_status wrong(const rounds_prover *r, uint32_t step, const char *what)
     const plan_step *s = &r->p->steps[step];
     char label[128];
     plan_step_label(r->set, r->p, s, label, sizeof label);
-    return pps_error(r->st, plan_place_of(r->set, s), 526, "%s: group %u step %u, %s", what,
+    return pps_error(r->st, plan_place_of(r->set, s), 527, "%s: group %u step %u, %s", what,
                      r->p->group, step, label);
 }
 
@@ -163,7 +163,7 @@ static pps_status prove(rounds_prover *r)
     PPS_TRY(index_blocks(r));
     r->teams = sequence_teams(r);
     if (r->teams == IR_NONE)
-        return pps_error(r->st, none, 526,
+        return pps_error(r->st, none, 527,
                          "group %u has rounds of attention, and no teams that sit by its ranks' "
                          "parts of the sequences",
                          p->group);

@@ -296,9 +296,9 @@ static void refusals(void **state)
         void (*change)(plan_set *set, plan *p);
         const char *code;
     } rows[] = {
-        {other_way, "E0526"},   {home_to_another, "E0526"},  {keys_of_another, "E0526"},
-        {other_teams, "E0526"}, {other_microbatch, "E0526"}, {own_keys_twice, "E0526"},
-        {other_part, "E0526"},  {early_round, "E0520"},      {early_shift, "E0519"},
+        {other_way, "E0527"},   {home_to_another, "E0527"},  {keys_of_another, "E0527"},
+        {other_teams, "E0527"}, {other_microbatch, "E0527"}, {own_keys_twice, "E0527"},
+        {other_part, "E0527"},  {early_round, "E0520"},      {early_shift, "E0519"},
     };
     (void)state;
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
