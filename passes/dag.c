@@ -10,7 +10,7 @@
  * for all chunks of a group that use it (the carrier link); gradients come back per use. Buckets
  * and their reductions and updates are buckets.c's.
  */
-#include "passes/pass.h"
+#include "passes/machine.h"
 
 #include <string.h>
 
@@ -82,7 +82,7 @@ static void set_borders(const pass_cx *cx, dag_link *l)
     const dag *d = cx->dag;
     const ir_graph *g = cx->program->graph;
     const ir_tensor *used = &g->tensors[l->tensor];
-    bool src_ep = d->chunks[l->src].shard != IR_NONE, dst_ep = d->chunks[l->dst].shard != IR_NONE;
+    bool src_ep = d->chunks[l->src].ep > 1, dst_ep = d->chunks[l->dst].ep > 1;
     ir_border exchange = (used->flags & IR_TENSOR_ROWS) && src_ep != dst_ep ? IR_BORDER_ROWS
                          : (used->flags & IR_TENSOR_COUNTS) && dst_ep       ? IR_BORDER_COUNTS
                                                                             : IR_NO_BORDER;
@@ -399,5 +399,7 @@ pps_status pass_dag(pass_cx *cx)
     merge_streams(cx);
     PASS_ALLOC(d->split_bw, cx->mem, (size_t)g->n_chunks * d->n_mb);
     PPS_TRY(pass_local_rows(cx));
+    PPS_TRY(pass_count_names(cx));
+    PPS_TRY(machine_open(cx));
     return dag_seal(d);
 }

@@ -87,6 +87,16 @@ static pps_status check(const rounds *r)
             pps_diag_also(diag, g->data[i].span, "the sequences come from here");
             return pps_diag_done(diag);
         }
+    for (uint32_t i = 0; i < r->cx->program->n_directives; i++) {
+        const ir_directive *other = &r->cx->program->directives[i];
+        const pps_clause *capacity = pps_directive_clause(other->source, "capacity");
+        if (capacity == NULL)
+            continue;
+        pps_diag *diag = pass_diag(r->cx, s, s->source->span, 433,
+                                   "a capacity is of whole sequences, which this divides");
+        pps_diag_also(diag, capacity->word_span, "this capacity");
+        return pps_diag_done(diag);
+    }
     for (uint32_t i = 0; i < g->n_ops; i++) {
         const ir_op *op = &g->ops[i];
         if (op->kind == IR_ROUTER && op->attrs.aux_coef > 0.0f)
