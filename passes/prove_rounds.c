@@ -156,8 +156,8 @@ static pps_status prove(rounds_prover *r)
     bool any = false;
     for (uint32_t i = 0; i < r->set->n_kernels && !any; i++)
         any = r->set->kernels[i].op == IR_ATTENTION_PART;
-    for (uint32_t i = 0; i < p->n_steps && !any; i++)
-        any = p->steps[i].kind == PLAN_SHIFT;
+    for (uint32_t i = 0; i < r->set->n_works && !any; i++)
+        any = r->set->works[i].shift > 0;
     if (!any)
         return PPS_OK;
     PPS_TRY(index_blocks(r));
