@@ -114,19 +114,35 @@ static pps_status check_effect(pass_cx *cx)
 {
     const dag *d = cx->dag;
     const ir_program *p = cx->program;
-    bool *shards;
+    bool *shards, *sums; /* by directive */
+    uint32_t *team;      /* by directive: the tensor directive that makes its devices one, + 1 */
     PASS_ALLOC(shards, cx->scratch, p->n_directives);
+    PASS_ALLOC(sums, cx->scratch, p->n_directives);
+    PASS_ALLOC(team, cx->scratch, p->n_directives);
     for (uint32_t c = 0; c < p->graph->n_chunks; c++)
         for (uint32_t i = 0; d->chunks[c].replicate != IR_NONE && i < p->graph->chunks[c].params.n;
              i++) {
             uint32_t q = p->graph->lists[p->graph->chunks[c].params.begin + i];
-            if (d->buckets[dag_bucket_of(d, q, d->chunks[c].group)].zero > 0)
-                shards[d->chunks[c].replicate] = true;
+            const dag_bucket *k = &d->buckets[dag_bucket_of(d, q, d->chunks[c].group)];
+            uint32_t tensor = d->groups[k->group].tensor;
+            shards[d->chunks[c].replicate] |= k->zero > 0;
+            sums[d->chunks[c].replicate] |= k->reduced;
+            if (tensor != IR_NONE && cx->set->teams[tensor].size == d->groups[k->group].n_ranks)
+                team[d->chunks[c].replicate] = cx->group_tensor[k->group] + 1;
         }
     for (uint32_t i = 0; i < p->n_directives; i++) {
         const ir_directive *s = &p->directives[i];
         char text[256];
-        if (p->kinds[i] != PPS_DIR_REPLICATE || s->zero == 0 || shards[i])
+        if (p->kinds[i] != PPS_DIR_REPLICATE)
+            continue;
+        if (team[i] > 0 && !sums[i]) {
+            pps_diag *diag = pass_diag(cx, s, s->source->span, 410,
+                                       "replicate has no effect: its devices are one tensor team, "
+                                       "which is one replica");
+            pps_diag_also(diag, p->directives[team[i] - 1].devices.span, "the team");
+            return pps_diag_done(diag);
+        }
+        if (s->zero == 0 || shards[i])
             continue;
         const pps_clause *c = pps_directive_clause(s->source, "zero");
         pps_diag *diag = pass_diag(cx, s, c != NULL ? c->word_span : s->source->span, 410,

@@ -146,9 +146,10 @@ static pps_status make_links(pass_cx *cx)
                             .b_again = IR_NONE,
                             .directive = {IR_NONE, IR_NONE}};
             set_borders(cx, l);
-            /* one transfer per tensor and group */
+            /* one transfer, and one border before it, per tensor and group */
             next[id] = IR_NONE;
-            if (d->chunks[src].group != d->chunks[c].group) {
+            if (d->chunks[src].group != d->chunks[c].group ||
+                dag_border_step((ir_border)l->border[DAG_SRC], PPS_PASS_F) != PLAN_NONE) {
                 uint32_t other = carrier[l->wire];
                 while (other != IR_NONE &&
                        d->chunks[d->links[other].dst].group != d->chunks[c].group)
@@ -340,7 +341,7 @@ static pps_status link_hops(pass_cx *cx, uint32_t id)
     hop_cx f = {.last = d->chunks[l->src].f, .pass = PPS_PASS_F};
     if (l->carrier != id) {
         const dag_link *carrier = &d->links[l->carrier];
-        f.last = carrier->f_recv;
+        f.last = carrier->f_recv != IR_NONE ? carrier->f_recv : carrier->f_border[DAG_SRC];
     } else {
         PPS_TRY(add_border(cx, &f, id, DAG_SRC));
         if (crosses)

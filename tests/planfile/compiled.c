@@ -36,6 +36,11 @@ const char *const compiled_scripts[] = {
     "order dualpipev(2, 4)\n",
 
     "from \"models/gpt2\" import gpt2\n"
+    "train gpt2(tokens(8, 16), targets(), stages=1, layers=1, heads=2, dim=32, context=32)\n"
+    "place {} on [0, 1]\n"
+    "shard {TP: *} on [0, 1] as tensor sequence true\n",
+
+    "from \"models/gpt2\" import gpt2\n"
     "train gpt2(tokens(8, 32), targets(), stages=1, layers=2, heads=2, dim=48, vocab=250,\n"
     "           context=64) data token_file(\"t.bin\")\n",
 
