@@ -16,7 +16,8 @@
 #include "compiled.h"
 #include "ir/dag.h"
 
-/* Pipelines with everything a DAG has: transfers, exchanges, buckets, split backwards. */
+/* Pipelines with everything a DAG has: transfers, exchanges, buckets, split backwards, borders with
+ * other forms of tensors behind them. */
 static const char *const scripts[] = {
     "from \"models/mlp\" import mlp\n"
     "train mlp(tokens(4, 8), targets(), stages=2, dim=8, vocab=16) optimizer sgd(0.1)\n",
@@ -64,6 +65,14 @@ static const char *const scripts[] = {
     "train m(tokens(4, 8), targets()) optimizer sgd(0.1)\n"
     "split {} by MB into 2\n"
     "for s in 0..3 { place {PP: s} on [s] }\n",
+
+    "from \"models/qwen3_moe\" import qwen3_moe\n"
+    "train qwen3_moe(tokens(16, 8), targets(), stages=2, layers=2) optimizer sgd(0.1)\n"
+    "split {} by MB into 2\n"
+    "for s in 0..2 {\n"
+    "  place {PP: s} on [2 * s, 2 * s + 1]\n"
+    "  shard {PP: s, TP: *} on [2 * s, 2 * s + 1] as tensor sequence true\n"
+    "}\n",
 };
 enum { N_SCRIPTS = sizeof scripts / sizeof *scripts };
 
