@@ -89,7 +89,8 @@ static inline bool plan_is(unsigned kind, unsigned what) /* any of `what` */
 }
 
 enum {                        /* plan_step.flags */
-       PLAN_A2A_RETURN = 1,   /* rows go back to their sources (else: out to the experts' owners) */
+       PLAN_A2A_RETURN = 1,   /* rows go back to their sources (else: out to the experts' owners);
+                               * SHIFT: back to where the values came from */
        PLAN_STEP_OVERLAP = 2, /* belongs to an overlapped group of its row */
 };
 
@@ -101,6 +102,7 @@ typedef struct plan_work {
     uint32_t loss;       /* COMPUTE F: first loss slot of unit 0 */
     uint32_t width;   /* ALL_TO_ALL: bytes of one row; SEQ kinds: of one rank's positions of one */
     uint32_t experts; /* COUNTS, ALL_TO_ALL */
+    uint32_t shift;   /* SHIFT: ranks of the team, below its size */
     uint32_t teams;   /* PLAN_COLLECTIVE: the ranks that take part; else IR_NONE */
     uint64_t bytes;   /* payload: transfers, whole buckets exact; ALL_TO_ALL: most; a team's
                        * kinds: of the larger binding */
@@ -227,7 +229,7 @@ typedef struct plan {
 typedef struct plan_data { /* data input k on one rank for one step: rows * row_bytes */
     uint8_t kind;          /* ir_data_kind */
     uint32_t key;
-    uint32_t row_elems; /* per batch row: T or T * width; 4 bytes each */
+    uint32_t row_elems; /* per batch row: T or T * width; 4 bytes each. A rank has plan.n_parts'th */
     uint64_t offset;    /* from data_offset */
 } plan_data;
 

@@ -248,6 +248,8 @@ pps_status pass_prove_memory(pps_state *st, const plan_set *set, const plan *p, 
 /* prove_buckets.c: gradients reach their updates, and parameters their readers, in every plan. */
 pps_status prove_buckets(pps_state *st, const plan_set *set);
 
+/* prove_rounds.c: every round of attention has the keys that it believes to have. E0527. */
+pps_status prove_rounds(pps_state *st, const plan_set *set);
 /* prove_teams.c: who sums gradients holds what is summed, and leaves out no replica; experts are
  * exchanged and computed in one way to form teams. E0550. */
 pps_status prove_teams(pps_state *st, const plan_set *set);

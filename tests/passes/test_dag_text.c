@@ -43,6 +43,16 @@ static const char *const scripts[] = {
     "}\n"
     "order dualpipev(2, 4)\n",
 
+    /* ranks that share sequences: shifts there, home and once more */
+    "from \"models/gpt2\" import gpt2\n"
+    "from \"schedules\" import zerobubble\n"
+    "train gpt2(tokens(4, 16), targets(), stages=1, vocab=16) optimizer sgd(0.1)\n"
+    "split {} by MB into 2\n"
+    "place {} on [0, 1, 2, 3]\n"
+    "replicate {} on [0, 1, 2, 3]\n"
+    "shard {} on [[0, 1], [2, 3]] as sequence\n"
+    "order zerobubble(1, 2)\n",
+
     /* a residual over two stages: several uses of one tensor; regions inside regions */
     "model m(x, y) {\n"
     "  let first, mid = [nil, nil]\n"
