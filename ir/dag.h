@@ -135,8 +135,23 @@ static inline bool dag_split(const dag *d, uint32_t chunk, uint32_t mb)
     return d->split_bw[(size_t)chunk * d->n_mb + mb];
 }
 /* The pass a compute node really runs: F, B, BI or BW. */
-pps_pass dag_pass(const dag *d, uint32_t node);
-bool dag_alive(const dag *d, uint32_t node);
+static inline pps_pass dag_pass(const dag *d, uint32_t node)
+{
+    const dag_run *r = &d->runs[d->node_run[node]];
+    if (r->kind == PLAN_COMPUTE && r->pass == PPS_PASS_BI)
+        return dag_split(d, r->chunk, node - r->first) ? PPS_PASS_BI : PPS_PASS_B;
+    return (pps_pass)r->pass;
+}
+/* Of run `r`, the node of microbatch or window `m`. */
+static inline bool dag_run_alive(const dag *d, const dag_run *r, uint32_t m)
+{
+    return r->kind != PLAN_COMPUTE || r->pass != PPS_PASS_BW || dag_split(d, r->chunk, m);
+}
+static inline bool dag_alive(const dag *d, uint32_t node)
+{
+    const dag_run *r = &d->runs[d->node_run[node]];
+    return dag_run_alive(d, r, node - r->first);
+}
 /* "F(0, 1)", "B(1, 0)", "SEND(F(0, 1))", "update 3", ... */
 int dag_label(const dag *d, uint32_t node, char *buffer, size_t n);
 uint32_t dag_stage(const ir_graph *g, uint32_t chunk); /* index of tag PP, or IR_NONE */
@@ -148,7 +163,8 @@ pps_status dag_add_edge(dag *d, uint32_t src_run, uint32_t dst_run);
 pps_status dag_seal(dag *d);
 /* Count alive nodes and their edges anew: after `split_bw` changed. */
 void dag_count(dag *d);
-/* Every invariant of this header; PPS_ERR_INTERNAL, with a message (E9901) if the DAG has a program. */
+/* Every invariant of this header; PPS_ERR_INTERNAL, with a message (E9901) if the DAG has a
+ * program. */
 pps_status dag_verify(const dag *d);
 
 /* dag_text.c: the DAG as text, which dag_read takes; the grammar stands there. */
