@@ -4,9 +4,8 @@
  *
  * Steps of several streams run side by side, so a buffer is not free when the last step that
  * touches it has been issued: bytes may be used again by steps that are known to run after every
- * access. Of each access, `clock` tells the first step from which
- * on all steps that begin a buffer know it; with that, a buffer is a span of issue positions, and
- * what remains is to stack spans:
+ * access. Of each access, `clock` tells the first step from which on all steps that begin a buffer
+ * know it; with that, a buffer is a span of issue positions, and what remains is to stack spans:
  *
  *   offset ^    +-----+ +---+            spans that overlap in time lie apart;
  *          | +--+--+  | |   +-+--+       the highest end is what the plan needs,
@@ -15,17 +14,16 @@
  *
  * Placing the largest first mostly ends within a few percent of the bound, best fit in issue order
  * costs least; memory_search.c's other orders are tried where neither serves, until one does, and
- * the best is kept. Of a long schedule, only as many repetitions are placed as memory_period.c
- * needs to continue them. All of this is the same on every machine.
+ * the best is kept. Of a long schedule, what repeats is placed once (memory_period.c). All of this
+ * is the same on every machine.
  */
 #include "passes/memory.h"
 
 #include <string.h>
 
 enum {
-    FEW = 4096,          /* spans up to which largest first comes first */
-    FEW_FOR_CLIMB = 300, /* spans up to which single ones are moved about */
-    MANY = 16384         /* spans from which on repetitions are looked for */
+    FEW = 300,  /* spans up to which single ones are moved about */
+    MANY = 4096 /* spans from which on repetitions are looked for */
 };
 
 memory_life memory_life_of(uint64_t bytes, uint8_t what)
@@ -261,122 +259,61 @@ pps_status memory_best_fit(const memory_problem *p, uint32_t *offset, uint64_t *
 /* ---- All ways
  * ------------------------------------------------------------------------------------ */
 
-typedef struct answer {
-    uint32_t *offset;        /* of the problem, or of a shorter one with `kept` periods */
-    uint32_t *section;       /* of `n` periods, to be repeated from the begin-th on */
-    uint32_t kept, begin, n; /* n = 0: the whole problem was solved */
-    uint64_t bytes;
-} answer;
-
 typedef struct search {
-    memory_problem whole, problem; /* all spans; the problem at hand, whole or shorter */
-    memory_period period;
-    uint32_t kept; /* periods of the shorter problem */
-    answer best, tried;
+    memory_problem problem;
+    uint32_t *best, *tried; /* offsets */
+    uint64_t bytes;         /* of the best */
 } search;
 
-static pps_status solve(search *s, int how)
+static pps_status solve(search *s, int how, uint64_t *ret_bytes)
 {
     const memory_problem *p = &s->problem;
-    answer *a = &s->tried;
-    a->kept = s->kept;
-    a->n = a->begin = 0;
     if (how < 0)
-        return memory_best_fit(p, a->offset, &a->bytes);
-    return how < MEMORY_ORDERS ? memory_largest_first(p, how, a->offset, &a->bytes)
-                               : memory_climb(p, a->offset, &a->bytes);
+        return memory_best_fit(p, s->tried, ret_bytes);
+    return how < MEMORY_ORDERS ? memory_largest_first(p, how, s->tried, ret_bytes)
+                               : memory_climb(p, s->tried, ret_bytes);
+}
+
+static void keep_better(search *s, uint64_t bytes)
+{
+    uint32_t *tried = s->tried;
+    if (bytes >= s->bytes)
+        return;
+    s->bytes = bytes;
+    s->tried = s->best;
+    s->best = tried;
 }
 
 static pps_status try_way(search *s, int how)
 {
-    PPS_TRY(solve(s, how));
-    if (s->tried.bytes < s->best.bytes) {
-        answer better = s->tried;
-        s->tried.offset = s->best.offset;
-        s->best = better;
-    }
+    uint64_t bytes;
+    PPS_TRY(solve(s, how, &bytes));
+    keep_better(s, bytes);
     return PPS_OK;
 }
 
 static pps_status try_all(search *s)
 {
     const memory_problem *p = &s->problem;
-    int first = p->n <= FEW ? 0 : -1; /* what mostly serves, or what costs least */
-    PPS_TRY(try_way(s, first));
-    for (int how = -1; how < MEMORY_ORDERS && s->best.bytes > p->goal; how++)
-        if (how != first)
-            PPS_TRY(try_way(s, how));
-    if (p->n <= FEW_FOR_CLIMB && s->best.bytes > p->goal)
+    static const int ways[] = {0, -1, 1, 2, 3}; /* what mostly serves, what costs least, the rest */
+    for (size_t i = 0; i < sizeof ways / sizeof *ways && s->bytes > p->goal; i++)
+        PPS_TRY(try_way(s, ways[i]));
+    if (p->n <= FEW && s->bytes > p->goal)
         PPS_TRY(try_way(s, MEMORY_ORDERS));
     return PPS_OK;
 }
 
-/* ---- Long schedules
- * ------------------------------------------------------------------------------ */
-
-/* The best answer to a shorter problem, found by `how`, for all: a section whose repetitions make
- * up for what was left out. For that, a few periods more may have to be kept. */
-static pps_status lengthen(search *s, int how)
+/* Of very many spans, what repeats is placed once; if that leaves holes, what costs least is tried,
+ * and what mostly serves. */
+static pps_status try_many(search *s)
 {
-    answer *a = &s->best;
-    uint32_t begin, n;
-    uint64_t bytes;
-    PPS_TRY(memory_recurrence(&s->problem, &s->period, s->kept, a->offset, &begin, &n));
-    uint32_t missing = (s->period.n - s->kept) % n;
-    if (missing > 0) {
-        s->kept += missing;
-        a->bytes = UINT64_MAX;
-        PPS_TRY(memory_shorten(&s->whole, &s->period, s->kept, &s->problem));
+    const memory_problem *p = &s->problem;
+    uint64_t bytes, near = p->goal + p->goal / 64;
+    PPS_TRY(memory_repeat(p, s->tried, &bytes));
+    keep_better(s, bytes);
+    for (int how = -1; how < 2 && s->bytes > near; how++)
         PPS_TRY(try_way(s, how));
-        if (a->bytes == UINT64_MAX || s->kept == s->period.n)
-            return PPS_OK;
-    }
-    a->begin = begin;
-    a->n = n;
-    a->section = arena_new(s->whole.mem, ((size_t)n * s->period.spans + 1) * sizeof *a->section);
-    if (a->section == NULL)
-        return PPS_ERR_NOMEM;
-    PPS_TRY(memory_section(&s->problem, &s->period, begin, n, a->offset, a->section, &bytes));
-    a->bytes = bytes > a->bytes ? bytes : a->bytes;
     return PPS_OK;
-}
-
-/* Find on a shorter problem which way serves, and continue its answer; if that leaves holes, place
- * everything that way. */
-static pps_status try_shorter(search *s)
-{
-    uint64_t least = UINT64_MAX;
-    int how = -1, way = 0;
-    PPS_TRY(memory_shorten(&s->whole, &s->period, s->kept, &s->problem));
-    for (; how < MEMORY_ORDERS && least > s->problem.goal; how++) {
-        PPS_TRY(try_way(s, how));
-        if (s->best.bytes < least)
-            way = how;
-        least = s->best.bytes;
-    }
-    if (least <= s->problem.goal)
-        PPS_TRY(lengthen(s, way));
-    if (least <= s->problem.goal && s->best.bytes <= s->problem.goal)
-        return PPS_OK;
-    s->problem = s->whole;
-    s->best.bytes = UINT64_MAX;
-    PPS_TRY(try_way(s, way));
-    return s->best.bytes == UINT64_MAX && way >= 0 ? try_way(s, -1) : PPS_OK;
-}
-
-/* Offsets of all spans from the best answer. */
-static void spread(const search *s, memory_life *lives, const uint32_t *order)
-{
-    const answer *a = &s->best;
-    uint32_t begin = s->period.first + a->begin * s->period.spans, n = a->n * s->period.spans;
-    uint32_t out = a->n > 0 ? (s->period.n - a->kept) * s->period.spans : 0;
-    for (uint32_t i = 0, at = 0; i < s->whole.n; i++) {
-        bool inside = i >= begin && i - begin < out;
-        lives[order[i]].offset = inside       ? a->section[at]
-                                 : i >= begin ? a->offset[i - out]
-                                              : a->offset[i];
-        at = inside && at + 1 < n ? at + 1 : 0;
-    }
 }
 
 pps_status memory_place(arena *scratch, memory_life *lives, const uint32_t *order, uint32_t n,
@@ -384,32 +321,25 @@ pps_status memory_place(arena *scratch, memory_life *lives, const uint32_t *orde
                         uint32_t n_streams, uint64_t *ret_bytes, uint64_t *ret_max_live)
 {
     timeline t = {.steps = steps, .n_steps = n_steps, .clock = clock, .n_streams = n_streams};
-    search s = {.whole = {.mem = scratch, .n = n, .n_steps = n_steps}};
+    search s = {.problem = {.mem = scratch, .n = n, .n_steps = n_steps}, .bytes = UINT64_MAX};
+    memory_problem *p = &s.problem;
     memory_span *spans;
     uint64_t least;
     PPS_TRY(most_live(scratch, lives, order, n, n_steps, ret_max_live));
     PPS_TRY(make_spans(scratch, &t, lives, order, n, &spans));
-    s.whole.spans = spans;
-    PPS_TRY(most_spanned(&s.whole, &least));
-    s.whole.goal = *ret_max_live + *ret_max_live / 20;
-    s.whole.goal = least > s.whole.goal ? least + least / 100 : s.whole.goal;
-    s.problem = s.whole;
-    s.best.bytes = UINT64_MAX;
-    s.best.offset = arena_new(scratch, ((size_t)n + 1) * sizeof *s.best.offset);
-    s.tried.offset = arena_new(scratch, ((size_t)n + 1) * sizeof *s.tried.offset);
-    if (s.best.offset == NULL || s.tried.offset == NULL)
+    p->spans = spans;
+    PPS_TRY(most_spanned(p, &least));
+    p->goal = *ret_max_live + *ret_max_live / 20;
+    p->goal = least > p->goal ? least + least / 100 : p->goal;
+    s.best = arena_new(scratch, ((size_t)n + 1) * sizeof *s.best);
+    s.tried = arena_new(scratch, ((size_t)n + 1) * sizeof *s.tried);
+    if (s.best == NULL || s.tried == NULL)
         return PPS_ERR_NOMEM;
-    if (n >= MANY)
-        PPS_TRY(memory_period_find(&s.whole, &s.period));
-    if (s.period.n > 0) {
-        uint32_t reach = memory_period_reach(&s.whole, &s.period);
-        s.kept = MANY / 2 / s.period.spans;
-        s.kept = s.kept < 8 * reach + 4 ? 8 * reach + 4 : s.kept;
-    }
-    PPS_TRY(s.period.n > 3 * s.kept && s.kept > 0 ? try_shorter(&s) : try_all(&s));
-    if (n > 0 && s.best.bytes == UINT64_MAX)
+    PPS_TRY(n < MANY ? try_all(&s) : try_many(&s));
+    if (n > 0 && s.bytes == UINT64_MAX)
         return PPS_ERR_LIMIT;
-    spread(&s, lives, order);
-    *ret_bytes = n > 0 ? s.best.bytes : 0;
+    for (uint32_t i = 0; i < n; i++)
+        lives[order[i]].offset = s.best[i];
+    *ret_bytes = n > 0 ? s.bytes : 0;
     return PPS_OK;
 }

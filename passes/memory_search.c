@@ -3,7 +3,7 @@
  * memory_search.c: spans stacked out of order, for plans on which best fit leaves holes.
  *
  * Largest first. Spans of one size (a class) are placed in the order of their begins, classes one
- * after the other. What was placed hangs in slots, an offset and the disjoint spans of one class
+ * after the other. What was placed hangs in slots, an offset and the disjoint spans of one size
  * that lie there; slots are kept by offset:
  *
  *   slot 2  offset 48   [....]    [..]     [...]
@@ -14,6 +14,11 @@
  * Begins grow within a class, so each slot's cursor, at the first span that has not ended, only
  * moves on, and a slot costs one comparison. A schedule in its steady state uses the same few slots
  * over and over, however many microbatches it has; the walk is given up where it does not.
+ *
+ * Spans on a ring, which come again for ever, differ in three things. Classes are those that come
+ * again within a turn, so that one class is as regular as can be. Those that run over the ring's
+ * end are placed first of their class, a turn early. And a slot's cursor goes round: behind the
+ * last span lies the first, a turn later.
  *
  * Climb. Spans are placed one by one in some order, each at the lowest offset free; one that ends
  * too high is moved to an earlier place in the order, and the new order is kept if it is no worse.
@@ -42,9 +47,11 @@ typedef struct span_class {
 
 typedef struct slot {
     uint32_t offset, top;
-    uint32_t first, end; /* of the span at the cursor; UINT32_MAX behind the last */
-    uint32_t cursor, head, tail;
-    uint32_t class;
+    uint32_t first, end;     /* of the span at the cursor; UINT32_MAX behind the last */
+    uint32_t cursor, before; /* the span at the cursor, the one before it */
+    uint32_t head, tail;
+    uint32_t later; /* steps by which the cursor's span comes later than it says: turns of a ring */
+    bool given;     /* it has one span, which was given */
 } slot;
 
 typedef struct stacker {
@@ -59,14 +66,19 @@ typedef struct stacker {
     uint32_t n_slots, cap_slots;
 } stacker;
 
+/* On a ring, the turn that is looked at is the third, so that what lies before has a number. */
 static uint32_t begin_of(const stacker *s, uint32_t i)
 {
-    return s->reversed ? s->p->n_steps - s->p->spans[i].end : s->p->spans[i].first;
+    const memory_span *x = &s->p->spans[i];
+    uint32_t turn = s->p->n_steps;
+    if (s->p->ring > 0)
+        return x->first + (x->end > turn ? turn : 2 * turn);
+    return s->reversed ? turn - x->end : x->first;
 }
 
 static uint32_t end_of(const stacker *s, uint32_t i)
 {
-    return s->reversed ? s->p->n_steps - s->p->spans[i].first : s->p->spans[i].end;
+    return begin_of(s, i) + (s->p->spans[i].end - s->p->spans[i].first);
 }
 
 static int by_weight(const void *a, const void *b)
@@ -76,7 +88,9 @@ static int by_weight(const void *a, const void *b)
         return x->weight < y->weight ? 1 : -1;
     if (x->units != y->units)
         return x->units < y->units ? 1 : -1;
-    return x->what < y->what ? -1 : x->what > y->what;
+    if (x->what != y->what)
+        return x->what < y->what ? -1 : 1;
+    return x->begin < y->begin ? -1 : x->begin > y->begin;
 }
 
 /* Classes by size, or by size and kind; false when there are too many. */
@@ -104,6 +118,19 @@ static bool find_classes(stacker *s, bool by_kind, uint16_t *table)
     return true;
 }
 
+/* On a ring: those at the same place of every period. */
+static void ring_classes(stacker *s)
+{
+    const memory_problem *p = s->p;
+    s->n_classes = p->ring;
+    for (uint32_t i = 0; i < p->n; i++) {
+        span_class *k = &s->classes[i % p->ring];
+        *k = (span_class){.units = p->spans[i].units, .what = p->spans[i].what, .n = k->n + 1};
+        k->steps = (uint64_t)k->n * (p->spans[i].end - p->spans[i].first);
+        s->class_of[i] = i % p->ring;
+    }
+}
+
 /* Spans by begin (ends, for reversed time), then by class: both counting sorts. */
 static pps_status sort_spans(stacker *s)
 {
@@ -121,8 +148,13 @@ static pps_status sort_spans(stacker *s)
         for (uint32_t i = 0; i < p->n; i++)
             by_begin[begin[begin_of(s, i)]++] = i;
     } else {
+        uint32_t n = 0;
         for (uint32_t i = 0; i < p->n; i++)
-            by_begin[i] = i;
+            if (p->ring > 0 && p->spans[i].end > p->n_steps)
+                by_begin[n++] = i;
+        for (uint32_t i = 0; i < p->n; i++)
+            if (p->ring == 0 || p->spans[i].end <= p->n_steps)
+                by_begin[n++] = i;
     }
     for (uint32_t c = 0; c < s->n_classes; c++)
         at[c] = s->classes[c].n;
@@ -136,11 +168,47 @@ static pps_status sort_spans(stacker *s)
     return PPS_OK;
 }
 
-static void set_cursor(const stacker *s, slot *x, uint32_t span)
+static void set_cursor(const stacker *s, slot *x, uint32_t span, uint32_t later)
 {
+    bool behind = span == IR_NONE;
     x->cursor = span;
-    x->first = span == IR_NONE ? UINT32_MAX : begin_of(s, span);
-    x->end = span == IR_NONE ? UINT32_MAX : end_of(s, span);
+    x->later = later;
+    x->first = behind ? UINT32_MAX : begin_of(s, span) + later;
+    x->end = behind ? UINT32_MAX : end_of(s, span) + later;
+}
+
+static void next_cursor(const stacker *s, slot *x)
+{
+    uint32_t next = s->next[x->cursor];
+    bool round = next == IR_NONE && s->p->ring > 0;
+    x->before = x->cursor;
+    set_cursor(s, x, round ? x->head : next, x->later + (round ? s->p->n_steps : 0));
+}
+
+/* Back to what may lie beside a class's first span, which begins at `begin`: on a ring, what the
+ * turn before left behind. */
+static void reset_cursor(const stacker *s, slot *x, uint32_t begin)
+{
+    uint32_t turn = s->p->n_steps;
+    x->before = IR_NONE;
+    set_cursor(s, x, x->head, s->p->ring > 0 && begin < 2 * turn ? 0u - turn : 0);
+}
+
+/* A span that ends before the cursor's begins. */
+static void insert(const stacker *s, slot *x, uint32_t span)
+{
+    s->next[span] = IR_NONE;
+    if (x->cursor == x->head && x->later == 0) {
+        s->next[span] = x->head;
+        x->head = span;
+    } else if (x->cursor == x->head || x->cursor == IR_NONE) {
+        s->next[x->tail] = span;
+        x->tail = span;
+    } else {
+        s->next[span] = x->cursor;
+        s->next[x->before] = span;
+    }
+    set_cursor(s, x, span, 0);
 }
 
 static pps_status add_slot(stacker *s, uint32_t at, slot x)
@@ -168,14 +236,14 @@ static uint32_t lowest(stacker *s, uint32_t begin, uint32_t end, uint32_t units,
     for (; k < s->n_slots && s->slots[k].offset < at + units; k++) {
         slot *x = &s->slots[k];
         while (x->end <= begin && x->cursor != IR_NONE)
-            set_cursor(s, x, s->next[x->cursor]);
+            next_cursor(s, x);
         at = (x->first < end) & (x->top > at) ? x->top : at; /* no branch to mispredict */
     }
     *visits += k;
     return at + units >= UINT32_MAX ? IR_NONE : (uint32_t)at;
 }
 
-static pps_status place_span(stacker *s, uint32_t span, uint32_t class, uint32_t offset)
+static pps_status place_span(stacker *s, uint32_t span, uint32_t offset, bool given)
 {
     uint32_t lo = 0, hi = s->n_slots;
     while (lo < hi) {
@@ -185,29 +253,25 @@ static pps_status place_span(stacker *s, uint32_t span, uint32_t class, uint32_t
         else
             hi = mid;
     }
-    s->next[span] = IR_NONE;
-    uint32_t at = lo;
-    while (at < s->n_slots && s->slots[at].offset == offset && s->slots[at].class != class)
-        at++;
-    if (at < s->n_slots && s->slots[at].offset == offset) {
-        slot *x = &s->slots[at];
-        s->next[x->tail] = span;
-        x->tail = span;
-        if (x->cursor == IR_NONE || x->end <= begin_of(s, span))
-            set_cursor(s, x, span);
-        return PPS_OK;
-    }
+    uint32_t top = offset + s->p->spans[span].units, at = lo;
+    for (; at < s->n_slots && s->slots[at].offset == offset; at++)
+        if (s->slots[at].top == top && !s->slots[at].given && !given) {
+            insert(s, &s->slots[at], span);
+            return PPS_OK;
+        }
     slot x = {.offset = offset,
-              .top = offset + s->p->spans[span].units,
+              .top = top,
               .head = span,
               .tail = span,
-              .class = class};
-    set_cursor(s, &x, span);
+              .before = IR_NONE,
+              .given = given};
+    s->next[span] = IR_NONE;
+    set_cursor(s, &x, span, 0);
     return add_slot(s, lo, x);
 }
 
 /* Each in a slot of its own. */
-static pps_status place_fixed(stacker *s, uint32_t *offset, uint64_t *most)
+static pps_status place_given(stacker *s, uint32_t *offset, uint64_t *most)
 {
     const memory_problem *p = s->p;
     for (uint32_t i = 0; p->fixed != NULL && i < p->n; i++) {
@@ -216,7 +280,7 @@ static pps_status place_fixed(stacker *s, uint32_t *offset, uint64_t *most)
         uint64_t end = memory_end(&p->spans[i], p->fixed[i]);
         offset[i] = p->fixed[i];
         *most = end > *most ? end : *most;
-        PPS_TRY(place_span(s, i, MAX_CLASSES + i, offset[i]));
+        PPS_TRY(place_span(s, i, offset[i], true));
     }
     return PPS_OK;
 }
@@ -225,11 +289,11 @@ static pps_status stack(stacker *s, uint32_t *offset, uint64_t *ret_bytes)
 {
     const memory_problem *p = s->p;
     uint64_t most = 0, visits = 0;
-    PPS_TRY(place_fixed(s, offset, &most));
+    PPS_TRY(place_given(s, offset, &most));
     for (uint32_t c = 0; c < s->n_classes; c++) {
         const span_class *k = &s->classes[c];
         for (uint32_t i = 0; i < s->n_slots; i++)
-            set_cursor(s, &s->slots[i], s->slots[i].head);
+            reset_cursor(s, &s->slots[i], begin_of(s, s->sorted[k->begin]));
         for (uint32_t i = 0; i < k->n; i++) {
             uint32_t span = s->sorted[k->begin + i];
             if (p->fixed != NULL && p->fixed[span] != IR_NONE)
@@ -239,7 +303,7 @@ static pps_status stack(stacker *s, uint32_t *offset, uint64_t *ret_bytes)
                 *ret_bytes = UINT64_MAX;
                 return PPS_OK;
             }
-            PPS_TRY(place_span(s, span, c, at));
+            PPS_TRY(place_span(s, span, at, false));
             offset[span] = at;
             uint64_t end = memory_end(&p->spans[span], at);
             most = end > most ? end : most;
@@ -252,8 +316,12 @@ static pps_status stack(stacker *s, uint32_t *offset, uint64_t *ret_bytes)
 pps_status memory_largest_first(const memory_problem *p, int how, uint32_t *offset,
                                 uint64_t *ret_bytes)
 {
-    stacker s = {.p = p, .reversed = how % 2 == 1};
+    stacker s = {.p = p, .reversed = how % 2 == 1 && p->ring == 0};
     uint16_t *table = arena_new(p->mem, TABLE * sizeof *table);
+    if (p->ring > MAX_CLASSES) {
+        *ret_bytes = UINT64_MAX;
+        return PPS_OK;
+    }
     PASS_ALLOC(s.classes, p->mem, MAX_CLASSES);
     s.class_of = arena_new(p->mem, ((size_t)p->n + 1) * sizeof *s.class_of);
     s.sorted = arena_new(p->mem, ((size_t)p->n + 1) * sizeof *s.sorted);
@@ -261,14 +329,19 @@ pps_status memory_largest_first(const memory_problem *p, int how, uint32_t *offs
     if (table == NULL || s.class_of == NULL || s.sorted == NULL || s.next == NULL)
         return PPS_ERR_NOMEM;
     *ret_bytes = UINT64_MAX;
-    if (!find_classes(&s, how >= 2, table))
+    if (p->ring > 0)
+        ring_classes(&s);
+    else if (!find_classes(&s, how >= 2, table))
         return PPS_OK;
     PPS_TRY(sort_spans(&s));
     for (uint32_t c = 0; c < s.n_classes; c++) {
         span_class *k = &s.classes[c];
+        double steps = (double)k->steps / k->n, period = (double)p->n_steps * p->ring / p->n;
         k->weight = k->units;
         if (how >= 2)
-            k->weight *= (double)k->steps / k->n;
+            k->weight *= steps;
+        if (p->ring > 0 && how % 2 == 1 && steps < period)
+            k->weight *= 1e-12;
     }
     qsort(s.classes, s.n_classes, sizeof *s.classes, by_weight);
     return stack(&s, offset, ret_bytes);

@@ -246,6 +246,104 @@ static void long_schedules_lose_no_more(void **state)
     free(order);
 }
 
+typedef struct repetition {
+    uint32_t period, kinds, n_periods;     /* steps, lives, how often */
+    uint32_t at[12], units[12], lasts[12]; /* of each kind */
+    uint32_t n_before, n_after, n_through; /* lives of the warm up and the cool down, of all */
+} repetition;
+
+static uint32_t add_life(memory_life *lives, uint32_t n, uint32_t first, uint32_t last,
+                         uint32_t units)
+{
+    lives[n] = memory_life_of((uint64_t)units * PLAN_ALIGN - units % 7, 0);
+    lives[n].first = first;
+    lives[n].last = last;
+    lives[n].access[lives[n].n_access++] = last;
+    return n + 1;
+}
+
+/* Warm up, periods, cool down: each as long as two periods, with lives that reach into the next. */
+static uint32_t make_repetition(const repetition *r, memory_life *lives, uint32_t *ret_steps)
+{
+    uint32_t n = 0, warm_up = 2 * r->period, end = warm_up + r->n_periods * r->period;
+    *ret_steps = end + warm_up;
+    for (uint32_t i = 0; i < r->n_through; i++)
+        n = add_life(lives, n, 0, end + random_below(warm_up), 1 + random_below(40));
+    for (uint32_t i = 0; i < r->n_before; i++)
+        n = add_life(lives, n, i * warm_up / r->n_before, warm_up + random_below(3 * r->period),
+                     1 + random_below(40));
+    for (uint32_t m = 0; m < r->n_periods; m++)
+        for (uint32_t k = 0; k < r->kinds; k++) {
+            uint32_t first = warm_up + m * r->period + r->at[k], last = first + r->lasts[k];
+            n = add_life(lives, n, first, last < *ret_steps ? last : *ret_steps - 1, r->units[k]);
+        }
+    for (uint32_t i = 0; i < r->n_after; i++) {
+        uint32_t first = end + i * warm_up / r->n_after;
+        n = add_life(lives, n, first, first + random_below(*ret_steps - first),
+                     1 + random_below(40));
+    }
+    return n;
+}
+
+/* However lives repeat, and whatever is before and behind: no two share bytes. */
+static void repetitions_do_not_collide(void **state)
+{
+    enum { PERIODS = 2000, MOST_LIVES = PERIODS * 12 + 200 };
+    memory_life *lives = calloc(MOST_LIVES, sizeof *lives);
+    uint32_t *order = calloc(MOST_LIVES, sizeof *order), *clock = NULL;
+    plan_step *steps = NULL;
+    double worst = 0;
+    (void)state;
+    assert_true(lives != NULL && order != NULL);
+    for (seed = 1; seed < 400;) {
+        uint32_t again = seed + 1, n_steps;
+        repetition r = {.period = 4 + random_below(20),
+                        .kinds = 3 + random_below(10),
+                        .n_periods = 1500 + random_below(PERIODS - 1500),
+                        .n_before = random_below(60),
+                        .n_after = random_below(60),
+                        .n_through = random_below(3)};
+        for (uint32_t k = 0; k < r.kinds; k++) {
+            r.at[k] = k * r.period / r.kinds;
+            r.units[k] = 1 + random_below(60);
+            r.lasts[k] = random_below(random_below(2) == 0 ? 4 : 12 * r.period);
+        }
+        uint32_t n = make_repetition(&r, lives, &n_steps);
+        uint64_t bytes, most;
+        arena scratch;
+        clock = realloc(clock, n_steps * sizeof *clock);
+        steps = realloc(steps, n_steps * sizeof *steps);
+        assert_true(clock != NULL && steps != NULL);
+        memset(steps, 0, n_steps * sizeof *steps);
+        for (uint32_t i = 0; i < n_steps; i++)
+            clock[i] = i;
+        for (uint32_t i = 0; i < n; i++)
+            order[i] = i;
+        arena_init(&scratch, NULL, NULL);
+        assert_int_equal(
+            memory_place(&scratch, lives, order, n, steps, n_steps, clock, 1, &bytes, &most),
+            PPS_OK);
+        arena_done(&scratch);
+        assert_true(bytes >= most);
+        worst = (double)bytes / (double)most > worst ? (double)bytes / (double)most : worst;
+        for (uint32_t i = 0; i < n; i++) {
+            assert_true(((uint64_t)lives[i].offset + lives[i].units) * PLAN_ALIGN -
+                            lives[i].slack <=
+                        bytes);
+            for (uint32_t j = i + 1; j < n && lives[j].first <= lives[i].last; j++)
+                if (lives[i].offset < lives[j].offset + lives[j].units &&
+                    lives[j].offset < lives[i].offset + lives[i].units)
+                    fail_msg("seed %u: lives %u and %u share bytes", again - 1, i, j);
+        }
+        seed = again;
+    }
+    assert_true(worst < 1.25);
+    free(steps);
+    free(clock);
+    free(lives);
+    free(order);
+}
+
 /* What another stream has touched last is not free before that is known to have ended. */
 static void another_stream_keeps_its_bytes(void **state)
 {
@@ -313,6 +411,7 @@ int main(void)
         cmocka_unit_test(bytes_are_used_again_only_when_free),
         cmocka_unit_test(equal_lives_on_one_stream_need_the_least),
         cmocka_unit_test(long_schedules_lose_no_more),
+        cmocka_unit_test(repetitions_do_not_collide),
         cmocka_unit_test(another_stream_keeps_its_bytes),
         cmocka_unit_test(too_much_is_refused),
     };
