@@ -73,8 +73,9 @@ static json_t *step_json(const session *s, const plan *p, uint32_t i)
 
 static json_t *bucket_json(const plan_bucket *b)
 {
-    json_t *json = json_pack("{s:i, s:I, s:b, s:i}", "parameters", (int)b->n, "bytes",
-                             (json_int_t)b->bytes, "reduced", (int)b->reduced, "zero", (int)b->zero);
+    json_t *json =
+        json_pack("{s:i, s:I, s:b, s:i}", "parameters", (int)b->n, "bytes", (json_int_t)b->bytes,
+                  "reduced", (int)plan_reduced(b), "zero", (int)b->zero);
     if (b->zero > 1)
         json_object_set_new(json, "every", json_integer(b->every));
     return json;
@@ -92,11 +93,13 @@ static json_t *plan_json(const session *s, const plan *p)
         json_array_append_new(buckets, bucket_json(&p->buckets[b]));
     json_t *bytes =
         json_pack("{s:I, s:I, s:I, s:I, s:I, s:I}", "parameters", (json_int_t)p->param_bytes,
-                  "gradients", (json_int_t)(p->opt_offset - p->grad_offset), "optimizer", (json_int_t)p->opt_bytes, "data", (json_int_t)p->data_bytes,
-                  "activations", (json_int_t)p->act_bytes, "total", (json_int_t)p->total_bytes);
+                  "gradients", (json_int_t)(p->opt_offset - p->grad_offset), "optimizer",
+                  (json_int_t)p->opt_bytes, "data", (json_int_t)p->data_bytes, "activations",
+                  (json_int_t)p->act_bytes, "total", (json_int_t)p->total_bytes);
     return json_pack("{s:i, s:o, s:s, s:o, s:b, s:o, s:o}", "group", (int)p->group, "ranks", ranks,
                      "row", set->row_text && set->row_text[p->group] ? set->row_text[p->group] : "",
-                     "bytes", bytes, "dropless", (int)p->dropless, "buckets", buckets, "steps", steps);
+                     "bytes", bytes, "dropless", (int)p->dropless, "buckets", buckets, "steps",
+                     steps);
 }
 
 static bool print_json(const session *s)
@@ -168,8 +171,7 @@ static pps_status print_plans(const session *s)
 {
     const cli_options *o = s->options;
     if (o->has_rank && o->rank >= s->plans->n_ranks)
-        return pps_error(s->st, (pps_span){0}, 973,
-                         "there is no rank %llu: the %s ranks 0 to %u",
+        return pps_error(s->st, (pps_span){0}, 973, "there is no rank %llu: the %s ranks 0 to %u",
                          (unsigned long long)o->rank,
                          s->from_file ? "plan file has" : "script places", s->plans->n_ranks - 1);
     if (o->json || o->format == CLI_JSON)
