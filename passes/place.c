@@ -3,8 +3,8 @@
  * place.c: `place F on DEVICES stream S`: which device group runs a chunk, for which microbatches.
  *
  * Each distinct device list is a group, numbered in order of first use; a device belongs to one
- * group. Without any place, everything runs on device 0. The transfers that groups imply are the
- * dag pass's.
+ * group. A list of teams counts as its devices in a row: only `shard` reads teams. Without any
+ * place, everything runs on device 0. The transfers that groups imply are the dag pass's.
  */
 #include "passes/pass.h"
 
@@ -42,9 +42,6 @@ static pps_status make_groups(pass_cx *cx, uint32_t *ret_directive_group)
         if (p->kinds[i] != PPS_DIR_PLACE)
             continue;
         const ir_directive *s = &p->directives[i];
-        if (s->devices.n_groups > 1)
-            return pps_diag_done(
-                pass_diag(cx, s, s->devices.span, 416, "place takes a flat list of devices"));
         uint32_t group = 0;
         while (group < d->n_groups &&
                !same_devices(p, &s->devices, &p->directives[owner[group]].devices))

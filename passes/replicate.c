@@ -9,13 +9,13 @@
 
 #include <string.h>
 
-/* Directives that act on a placed region: it must be on exactly these devices. */
+/* Directives that act on a placed region: it must be on exactly these devices, teams or not. */
 pps_status pass_check_devices(pass_cx *cx, const ir_directive *s, uint32_t chunk)
 {
     dag *d = cx->dag;
     const ir_program *p = cx->program;
     const dag_group *group = &d->groups[d->chunks[chunk].group];
-    if (group->n_ranks == s->devices.n && s->devices.n_groups == 1 &&
+    if (group->n_ranks == s->devices.n &&
         memcmp(d->group_ranks + group->ranks, p->ints + s->devices.begin,
                s->devices.n * sizeof *p->ints) == 0)
         return PPS_OK;
