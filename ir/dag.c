@@ -162,7 +162,7 @@ pps_status dag_seal(dag *d)
     if (nodes >= IR_NONE)
         return PPS_ERR_LIMIT;
     d->n_nodes = (uint32_t)nodes;
-    d->node_run = arena_new(d->mem, (nodes + 1) * sizeof *d->node_run);
+    d->node_run = arena_new(d->node_mem, (nodes + 1) * sizeof *d->node_run);
     d->run_edges = arena_new(d->mem, (2 * (size_t)d->n_edges + 1) * sizeof *d->run_edges);
     if (d->node_run == NULL || d->run_edges == NULL)
         return PPS_ERR_NOMEM;

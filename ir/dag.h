@@ -106,6 +106,7 @@ typedef struct dag_bucket {
 
 typedef struct dag {
     arena *mem;
+    arena *node_mem; /* of arrays over nodes, which may end before the rest */
     const ir_program *program;
     const ir_graph *graph;
     uint32_t n_mb;

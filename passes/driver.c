@@ -80,6 +80,8 @@ static pps_status run_passes(pass_cx *cx)
         arena_done(cx->phase);
         if (passes[i].run == pass_schedule)
             arena_done(cx->ordering);
+        if (passes[i].run == pass_lower)
+            arena_done(cx->nodes);
         if (o->ran != NULL)
             o->ran(o->ran_ud, passes[i].name);
         if (o->verify && cx->dag->n_runs > 0)
@@ -153,13 +155,14 @@ pps_status pass_replace_graph(pass_cx *cx, ir_graph *graph, ir_id *loss_ops)
 pps_status pps_compile(pps_state *st, ir_program *p, const pass_options *options, plan_set **ret)
 {
     static const pass_options defaults = {0};
-    arena scratch, ordering, phase, *mem = malloc(sizeof *mem);
+    arena scratch, nodes, ordering, phase, *mem = malloc(sizeof *mem);
     double begin = now_ms();
     pps_status status = PPS_ERR_NOMEM;
     if (mem == NULL)
         return PPS_ERR_NOMEM;
     arena_init(mem, NULL, NULL);
     arena_init(&scratch, NULL, NULL);
+    arena_init(&nodes, NULL, NULL);
     arena_init(&ordering, NULL, NULL);
     arena_init(&phase, NULL, NULL);
     pass_cx cx = {.st = st,
@@ -167,12 +170,14 @@ pps_status pps_compile(pps_state *st, ir_program *p, const pass_options *options
                   .options = options != NULL ? options : &defaults,
                   .mem = mem,
                   .scratch = &scratch,
+                  .nodes = &nodes,
                   .ordering = &ordering,
                   .phase = &phase};
     cx.dag = arena_zero(&scratch, sizeof *cx.dag);
     cx.set = arena_zero(mem, sizeof *cx.set);
     if (cx.dag != NULL && cx.set != NULL) {
         cx.dag->mem = &scratch;
+        cx.dag->node_mem = &nodes;
         cx.dag->program = p;
         cx.dag->graph = p->graph;
         cx.set->mem = mem;
@@ -183,6 +188,7 @@ pps_status pps_compile(pps_state *st, ir_program *p, const pass_options *options
             status = validate(&cx);
     }
     arena_done(&scratch);
+    arena_done(&nodes);
     arena_done(&ordering);
     arena_done(&phase);
     if (status != PPS_OK) {

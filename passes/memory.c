@@ -26,15 +26,13 @@ enum {
     MANY = 4096 /* spans from which on repetitions are looked for */
 };
 
-memory_life memory_life_of(uint64_t bytes, uint8_t what)
+plan_block memory_block_of(uint64_t bytes, uint8_t what)
 {
     uint64_t units = bytes / PLAN_ALIGN + (bytes % PLAN_ALIGN != 0);
     if (units >= UINT32_MAX) /* more than memory_place places */
         units = UINT32_MAX, bytes = units * PLAN_ALIGN;
-    return (memory_life){.units = (uint32_t)units,
-                         .slack = (uint8_t)(units * PLAN_ALIGN - bytes),
-                         .first = IR_NONE,
-                         .what = what};
+    return (plan_block){
+        .units = (uint32_t)units, .slack = (uint8_t)(units * PLAN_ALIGN - bytes), .what = what};
 }
 
 /* ---- Spans
@@ -45,69 +43,68 @@ typedef struct timeline {
     uint32_t n_steps;
     const uint32_t *clock; /* [n_steps][n_streams]: last step known complete + 1 */
     uint32_t n_streams;
+    uint32_t *next;  /* [n_steps] step of the same stream */
+    uint32_t *at;    /* [n_streams][n_streams]: what each stream knows first not of each other's */
+    uint32_t *until; /* [n_streams] its latest step that began a block, + 1 */
+    uint32_t *blocked; /* [n_steps] the first step from which on all that begin blocks know it */
 } timeline;
 
-/* The stream that is walked now knows of each other stream's steps below clock[stream], of those
- * from at[stream] on for the first time: no step of it before `until` did. */
-static void learn(const timeline *t, uint32_t own, const uint32_t *clock, uint32_t *at,
-                  const uint32_t *next, uint32_t until, uint32_t *blocked)
+/* Stream `own` now knows of each other stream's steps below clock[stream], of those from at[stream]
+ * on for the first time: no step of it before until[own] did. */
+static void learn(const timeline *t, uint32_t own, const uint32_t *clock)
 {
+    uint32_t *at = t->at + (size_t)own * t->n_streams, until = t->until[own];
     for (uint32_t s = 0; s < t->n_streams; s++)
-        for (; s != own && at[s] < clock[s]; at[s] = next[at[s]])
-            if (until > blocked[at[s]])
-                blocked[at[s]] = until;
+        for (; s != own && at[s] < clock[s]; at[s] = t->next[at[s]])
+            if (until > t->blocked[at[s]])
+                t->blocked[at[s]] = until;
 }
 
-/* blocked[step]: the first step from which on every step that begins a buffer runs after it. */
-static pps_status find_blocked(arena *mem, const timeline *t, const memory_life *lives,
-                               const uint32_t *order, uint32_t n, uint32_t **ret)
+static pps_status find_blocked(arena *mem, timeline *t, const plan_block *blocks, uint32_t n)
 {
-    uint32_t *next, *begin, *at, *all, *blocked;
-    PASS_ALLOC(blocked, mem, t->n_steps);
-    PASS_ALLOC(next, mem, t->n_steps); /* step of the same stream */
-    PASS_ALLOC(begin, mem, t->n_streams);
-    PASS_ALLOC(at, mem, t->n_streams);
-    PASS_ALLOC(all, mem, t->n_streams);
+    uint32_t *begin, *all;
+    PASS_ALLOC(t->blocked, mem, t->n_steps);
+    PASS_NEW(t->next, mem, t->n_steps);
+    PASS_NEW(t->at, mem, (size_t)t->n_streams * t->n_streams);
+    PASS_ALLOC(t->until, mem, t->n_streams);
+    PASS_NEW(begin, mem, t->n_streams);
+    PASS_NEW(all, mem, t->n_streams);
     for (uint32_t s = 0; s < t->n_streams; s++)
         begin[s] = all[s] = t->n_steps;
     for (uint32_t i = t->n_steps; i-- > 0;) {
-        next[i] = begin[t->steps[i].stream];
+        t->next[i] = begin[t->steps[i].stream];
         begin[t->steps[i].stream] = i;
     }
-    for (uint32_t s = 0; s < t->n_streams; s++) {
-        uint32_t until = 0;
-        memcpy(at, begin, t->n_streams * sizeof *at);
-        for (uint32_t i = 0; i < n; i++) {
-            uint32_t step = lives[order[i]].first;
-            if (t->steps[step].stream != s || step + 1 == until)
-                continue;
-            learn(t, s, t->clock + (size_t)step * t->n_streams, at, next, until, blocked);
-            until = step + 1;
-        }
-        if (until > 0)
-            learn(t, s, all, at, next, until, blocked);
+    for (uint32_t s = 0; s < t->n_streams; s++)
+        memcpy(t->at + (size_t)s * t->n_streams, begin, t->n_streams * sizeof *begin);
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t step = blocks[i].first, own = t->steps[step].stream;
+        if (step + 1 == t->until[own])
+            continue;
+        learn(t, own, t->clock + (size_t)step * t->n_streams);
+        t->until[own] = step + 1;
     }
-    *ret = blocked;
+    for (uint32_t s = 0; s < t->n_streams; s++)
+        if (t->until[s] > 0)
+            learn(t, s, all);
     return PPS_OK;
 }
 
-static pps_status make_spans(arena *mem, const timeline *t, const memory_life *lives,
-                             const uint32_t *order, uint32_t n, memory_span **ret)
+pps_status memory_ends(arena *mem, arena *scratch, const plan_block *blocks,
+                       const memory_uses *uses, uint32_t n, const plan_step *steps,
+                       uint32_t n_steps, const uint32_t *clock, uint32_t n_streams, uint32_t **ret)
 {
-    memory_span *spans;
-    uint32_t *blocked;
-    PPS_TRY(find_blocked(mem, t, lives, order, n, &blocked));
-    if ((spans = arena_new(mem, ((size_t)n + 1) * sizeof *spans)) == NULL)
-        return PPS_ERR_NOMEM;
+    timeline t = {.steps = steps, .n_steps = n_steps, .clock = clock, .n_streams = n_streams};
+    uint32_t *ends;
+    PPS_TRY(find_blocked(scratch, &t, blocks, n));
+    PASS_NEW(ends, mem, n);
     for (uint32_t i = 0; i < n; i++) {
-        const memory_life *l = &lives[order[i]];
-        uint32_t end = l->last + 1;
-        for (uint32_t k = 0; k < l->n_access; k++)
-            end = blocked[l->access[k]] > end ? blocked[l->access[k]] : end;
-        spans[i] = (memory_span){
-            .first = l->first, .end = end, .units = l->units, .what = l->what, .slack = l->slack};
+        ends[i] = blocks[i].last + 1;
+        for (uint32_t k = 0; k < sizeof uses->last / sizeof *uses->last; k++)
+            if (uses[i].last[k] > 0 && t.blocked[uses[i].last[k] - 1] > ends[i])
+                ends[i] = t.blocked[uses[i].last[k] - 1];
     }
-    *ret = spans;
+    *ret = ends;
     return PPS_OK;
 }
 
@@ -129,18 +126,16 @@ static pps_status most_spanned(const memory_problem *p, uint64_t *ret)
 }
 
 /* Most bytes live at one step. */
-static pps_status most_live(arena *mem, const memory_life *lives, const uint32_t *order, uint32_t n,
-                            uint32_t n_steps, uint64_t *ret)
+static pps_status most_live(arena *mem, const plan_block *blocks, uint32_t n, uint32_t n_steps,
+                            uint64_t *ret)
 {
     uint64_t *ended, live = 0, most = 0; /* [n_steps] bytes that a step is the last to touch */
     PASS_ALLOC(ended, mem, n_steps);
-    for (uint32_t i = 0; i < n; i++) {
-        const memory_life *l = &lives[order[i]];
-        ended[l->last] += (uint64_t)l->units * PLAN_ALIGN - l->slack;
-    }
+    for (uint32_t i = 0; i < n; i++)
+        ended[blocks[i].last] += plan_block_bytes(&blocks[i]);
     for (uint32_t t = 0, i = 0; t < n_steps; t++) {
-        for (; i < n && lives[order[i]].first == t; i++)
-            live += (uint64_t)lives[order[i]].units * PLAN_ALIGN - lives[order[i]].slack;
+        for (; i < n && blocks[i].first == t; i++)
+            live += plan_block_bytes(&blocks[i]);
         most = live > most ? live : most;
         live -= ended[t];
     }
@@ -316,30 +311,32 @@ static pps_status try_many(search *s)
     return PPS_OK;
 }
 
-pps_status memory_place(arena *scratch, memory_life *lives, const uint32_t *order, uint32_t n,
-                        const plan_step *steps, uint32_t n_steps, const uint32_t *clock,
-                        uint32_t n_streams, uint64_t *ret_bytes, uint64_t *ret_max_live)
+pps_status memory_place(arena *scratch, plan_block *blocks, const uint32_t *end, uint32_t n,
+                        uint32_t n_steps, uint64_t *ret_bytes, uint64_t *ret_max_live)
 {
-    timeline t = {.steps = steps, .n_steps = n_steps, .clock = clock, .n_streams = n_streams};
     search s = {.problem = {.mem = scratch, .n = n, .n_steps = n_steps}, .bytes = UINT64_MAX};
     memory_problem *p = &s.problem;
     memory_span *spans;
     uint64_t least;
-    PPS_TRY(most_live(scratch, lives, order, n, n_steps, ret_max_live));
-    PPS_TRY(make_spans(scratch, &t, lives, order, n, &spans));
+    PPS_TRY(most_live(scratch, blocks, n, n_steps, ret_max_live));
+    PASS_NEW(spans, scratch, n);
+    for (uint32_t i = 0; i < n; i++)
+        spans[i] = (memory_span){.first = blocks[i].first,
+                                 .end = end[i],
+                                 .units = blocks[i].units,
+                                 .what = blocks[i].what,
+                                 .slack = blocks[i].slack};
     p->spans = spans;
     PPS_TRY(most_spanned(p, &least));
     p->goal = *ret_max_live + *ret_max_live / 20;
     p->goal = least > p->goal ? least + least / 100 : p->goal;
-    s.best = arena_new(scratch, ((size_t)n + 1) * sizeof *s.best);
-    s.tried = arena_new(scratch, ((size_t)n + 1) * sizeof *s.tried);
-    if (s.best == NULL || s.tried == NULL)
-        return PPS_ERR_NOMEM;
+    PASS_NEW(s.best, scratch, n);
+    PASS_NEW(s.tried, scratch, n);
     PPS_TRY(n < MANY ? try_all(&s) : try_many(&s));
     if (n > 0 && s.bytes == UINT64_MAX)
         return PPS_ERR_LIMIT;
     for (uint32_t i = 0; i < n; i++)
-        lives[order[i]].offset = s.best[i];
+        blocks[i].offset = s.best[i];
     *ret_bytes = n > 0 ? s.bytes : 0;
     return PPS_OK;
 }

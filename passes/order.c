@@ -485,9 +485,9 @@ pps_status pass_order(pass_cx *cx)
     uint32_t *whole, *split;
     bool *has_row;
     PASS_ALLOC(cx->node_pos, cx->ordering, d->n_nodes);
-    PASS_ALLOC(cx->node_slot, cx->scratch, d->n_nodes);
-    PASS_ALLOC(cx->node_entry, cx->scratch, d->n_nodes);
-    PASS_ALLOC(cx->node_overlap, cx->scratch, d->n_nodes);
+    PASS_ALLOC(cx->node_slot, cx->nodes, d->n_nodes);
+    PASS_ALLOC(cx->node_entry, cx->nodes, d->n_nodes);
+    PASS_ALLOC(cx->node_overlap, cx->nodes, d->n_nodes);
     PASS_ALLOC(cx->group_order, cx->scratch, d->n_groups);
     PASS_ALLOC(cx->order_of, cx->ordering, d->n_groups);
     PASS_ALLOC(cx->group_row, cx->scratch, d->n_groups);
