@@ -115,9 +115,13 @@ static pps_status check_effect(pass_cx *cx)
     const ir_program *p = cx->program;
     bool *shards;
     PASS_ALLOC(shards, cx->scratch, p->n_directives);
-    for (uint32_t b = 0; b < d->n_buckets; b++)
-        if (d->buckets[b].zero > 0)
-            shards[d->buckets[b].directive] = true;
+    for (uint32_t c = 0; c < p->graph->n_chunks; c++)
+        for (uint32_t i = 0; d->chunks[c].replicate != IR_NONE && i < p->graph->chunks[c].params.n;
+             i++) {
+            uint32_t q = p->graph->lists[p->graph->chunks[c].params.begin + i];
+            if (d->buckets[dag_bucket_of(d, q, d->chunks[c].group)].zero > 0)
+                shards[d->chunks[c].replicate] = true;
+        }
     for (uint32_t i = 0; i < p->n_directives; i++) {
         const ir_directive *s = &p->directives[i];
         char text[256];

@@ -63,6 +63,8 @@ static json_t *step_json(const session *s, const plan *p, uint32_t i)
         json_object_set_new(json, "sequence", json_integer(step->seq));
         json_object_set_new(json, "bytes", json_integer((json_int_t)work->bytes));
     }
+    if (work->teams != IR_NONE)
+        json_object_set_new(json, "teams", json_integer(work->teams));
     if (step->kind == PLAN_SEND || step->kind == PLAN_RECV)
         json_object_set_new(json, "peer_group", json_integer(work->peer_group));
     if (step->flags & PLAN_STEP_OVERLAP)
@@ -102,15 +104,31 @@ static json_t *plan_json(const session *s, const plan *p)
                      steps);
 }
 
+/* [[0, 1], [2, 3]]: the teams that collectives of this number run in */
+static json_t *teams_json(const plan_set *set, const plan_teams *t)
+{
+    json_t *teams = json_array(), *team = NULL;
+    for (uint32_t i = 0; i < t->n_ranks; i++) {
+        if (i % t->size == 0) {
+            team = json_array();
+            json_array_append_new(teams, team);
+        }
+        json_array_append_new(team, json_integer(set->team_ranks[t->ranks + i]));
+    }
+    return teams;
+}
+
 static bool print_json(const session *s)
 {
-    json_t *plans = json_array();
+    json_t *plans = json_array(), *teams = json_array();
+    for (uint32_t i = 0; i < s->plans->n_teams; i++)
+        json_array_append_new(teams, teams_json(s->plans, &s->plans->teams[i]));
     for (uint32_t g = 0; g < s->plans->n_groups; g++) {
         if (wanted(s, g))
             json_array_append_new(plans, plan_json(s, &s->plans->plans[g]));
     }
-    return report_json(json_pack("{s:i, s:i, s:o, s:o}", "ranks", (int)s->plans->n_ranks,
-                                 "microbatches", (int)s->plans->n_mb, "plans", plans, "settings",
+    return report_json(json_pack("{s:i, s:i, s:o, s:o, s:o}", "ranks", (int)s->plans->n_ranks,
+                                 "microbatches", (int)s->plans->n_mb, "teams", teams, "plans", plans, "settings",
                                  report_settings()),
                        true);
 }

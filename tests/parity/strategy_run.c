@@ -96,6 +96,29 @@ static const json_t *plan_of(const json_t *plans, uint32_t rank, uint32_t *ret_i
     return NULL;
 }
 
+/* Where `rank` sits in the team of a collective step. */
+static void find_seat(const json_t *plans, const json_t *step, uint32_t rank, uint32_t *ret_index,
+                      uint32_t *ret_n)
+{
+    size_t t, i;
+    json_t *team, *member;
+    const json_t *number = json_object_get(step, "teams");
+    if (!number)
+        return;
+    json_array_foreach(json_array_get(json_object_get(plans, "teams"),
+                                      (size_t)json_integer_value(number)),
+                       t, team)
+    {
+        json_array_foreach(team, i, member)
+        {
+            if (json_integer_value(member) != (json_int_t)rank)
+                continue;
+            *ret_index = (uint32_t)i;
+            *ret_n = (uint32_t)json_array_size(team);
+        }
+    }
+}
+
 static bool rank_sends_as_planned(unit_run *r, const json_t *plans, uint32_t rank)
 {
     size_t i;
@@ -111,6 +134,7 @@ static bool rank_sends_as_planned(unit_run *r, const json_t *plans, uint32_t ran
     {
         const json_t *bytes = json_object_get(step, "bytes");
         kind = json_string_value(json_object_get(step, "kind"));
+        find_seat(plans, step, rank, &index, &n);
         if (bytes)
             add(&plan, kind, sent_by(kind, (uint64_t)json_integer_value(bytes), index, n));
     }
