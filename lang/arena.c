@@ -67,24 +67,80 @@ static bool is_mapped(const arena *a, size_t bytes)
     return a->alloc == NULL && bytes >= HUGE_BLOCK;
 }
 
+static void unmap(struct arena_block *block)
+{
+    munmap(block, mapped_bytes(block->bytes));
+}
+
+/* The smallest spare block that fits well, or NULL. */
+static struct arena_block *take_spare(arena_spares *s, size_t bytes)
+{
+    struct arena_block **best = NULL;
+    for (struct arena_block **at = &s->blocks; *at != NULL; at = &(*at)->next)
+        if ((*at)->bytes >= bytes && (*at)->bytes - bytes <= bytes / 2 &&
+            (best == NULL || (*at)->bytes < (*best)->bytes))
+            best = at;
+    if (best == NULL)
+        return NULL;
+    struct arena_block *block = *best;
+    *best = block->next;
+    s->bytes -= block->bytes;
+    return block;
+}
+
+static void drop_spares(arena_spares *s, size_t most)
+{
+    while (s->blocks != NULL && s->bytes > most) {
+        struct arena_block *next = s->blocks->next;
+        s->bytes -= s->blocks->bytes;
+        unmap(s->blocks);
+        s->blocks = next;
+    }
+}
+
+static struct arena_block *new_mapped(arena_spares *s, size_t bytes)
+{
+    struct arena_block *block = s != NULL ? take_spare(s, bytes) : NULL;
+    if (block == NULL) {
+        if (s != NULL)
+            drop_spares(s, s->most > s->used + bytes ? s->most - s->used - bytes : 0);
+        if ((block = map_new(mapped_bytes(bytes))) == NULL)
+            return NULL;
+        block->bytes = bytes;
+    }
+    if (s != NULL) {
+        s->used += block->bytes;
+        s->most = s->used > s->most ? s->used : s->most;
+    }
+    return block;
+}
+
 static struct arena_block *block_new(arena *a, size_t bytes)
 {
-    struct arena_block *block =
-        is_mapped(a, bytes) ? map_new(mapped_bytes(bytes)) : arena_realloc(a, NULL, 0, bytes);
-    if (block != NULL) {
+    struct arena_block *block;
+    if (is_mapped(a, bytes))
+        block = new_mapped(a->spares, bytes);
+    else if ((block = arena_realloc(a, NULL, 0, bytes)) != NULL)
         block->bytes = bytes;
-        a->bytes += bytes;
-    }
+    if (block != NULL)
+        a->bytes += block->bytes;
     return block;
 }
 
 static void block_free(arena *a, struct arena_block *block)
 {
+    arena_spares *s = a->spares;
     a->bytes -= block->bytes;
-    if (is_mapped(a, block->bytes))
-        munmap(block, mapped_bytes(block->bytes));
-    else
+    if (!is_mapped(a, block->bytes)) {
         arena_realloc(a, block, block->bytes, 0);
+    } else if (s == NULL) {
+        unmap(block);
+    } else {
+        s->used -= block->bytes;
+        s->bytes += block->bytes;
+        block->next = s->blocks;
+        s->blocks = block;
+    }
 }
 
 static void block_use(arena *a, struct arena_block *block)
@@ -126,6 +182,16 @@ static void *new_in_new_block(arena *a, size_t bytes)
 void arena_init(arena *a, arena_alloc_fn alloc, void *ud)
 {
     *a = (arena){.alloc = alloc, .alloc_ud = ud};
+}
+
+void arena_recycle(arena *a, arena_spares *spares)
+{
+    a->spares = spares;
+}
+
+void arena_spares_done(arena_spares *s)
+{
+    drop_spares(s, 0);
 }
 
 void arena_done(arena *a)

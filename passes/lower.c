@@ -427,6 +427,8 @@ static pps_status lower_group(lower *l, uint32_t group)
     uint32_t *ends;
     arena_init(&making, NULL, NULL);
     arena_init(&placing, NULL, NULL);
+    arena_recycle(&making, l->cx->spares);
+    arena_recycle(&placing, l->cx->spares);
     l->mem = &making;
     pps_status status = make_steps(l, group, &placing, &ends);
     arena_done(&making);

@@ -49,6 +49,7 @@ typedef struct pass_cx {
     arena *nodes;    /* arrays over nodes: from dag to lower */
     arena *ordering; /* from order to schedule */
     arena *phase;    /* as long as one pass */
+    arena_spares *spares;
     dag *dag;
     uint32_t *local_rows; /* [n_groups] batch rows of one microbatch on one rank */
 
