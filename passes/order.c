@@ -95,9 +95,15 @@ static pps_status entry_chunks(order_cx *o, const ir_row *row, const ir_entry *e
         pass_match m = {0};
         *mbs = (entry_mbs){NULL, 0, cx->dag->n_mb};
         bool has_pass = false;
-        for (uint32_t c = 0; c < g->n_chunks; c++)
+        bool staged = e->stage != IR_NONE;
+        ir_range list = {0, staged ? 0 : g->n_chunks};
+        if (staged && e->stage < o->n_stages)
+            list = o->stage_chunks[e->stage];
+        for (uint32_t i = 0; i < list.n; i++) {
+            uint32_t c = staged ? o->chunk_list[list.begin + i] : i;
             if (pass_match_chunk(cx, f, c, &m))
                 o->matched[o->n_matched++] = c;
+        }
         for (uint32_t i = 0; i < f->n; i++) {
             const ir_term *t = &cx->program->terms[f->begin + i];
             if (t->kind == PPS_TERM_PASS) {
@@ -111,8 +117,8 @@ static pps_status entry_chunks(order_cx *o, const ir_row *row, const ir_entry *e
             return pps_diag_done(entry_diag(o, row, e, 512, "%s in a row does not say which PASS",
                                             pass_filter_text(cx, f, text, sizeof text)));
     }
-    entry_text(o, e, text, sizeof text);
     if (o->n_matched == 0) {
+        entry_text(o, e, text, sizeof text);
         pps_diag *diag =
             e->general || o->n_stages == 0
                 ? entry_diag(o, row, e, 206, "%s matches nothing to order", text)
