@@ -268,8 +268,12 @@ static void add_entry(row_text *t, const ir_program *p, const ir_entry *e)
         add_number(t, e->mb);
     }
     uint32_t n = 0;
-    if (!e->general && e->slice > 0 && p->slice_tag)
-        add(t, "%s%s=%u", n++ == 0 ? "{" : ",", p->slice_tag, e->slice - 1);
+    if (!e->general && e->slice > 0 && p->slice_tag) {
+        add(t, n++ == 0 ? "{" : ",");
+        add(t, p->slice_tag);
+        add(t, "=");
+        add_number(t, e->slice - 1);
+    }
     for (uint32_t i = 0; f && i < f->n; i++) {
         const ir_term *term = &p->terms[f->begin + i];
         if (is_op && is_core_tag(term))
