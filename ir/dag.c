@@ -60,14 +60,26 @@ uint32_t dag_stage(const ir_graph *g, uint32_t chunk)
     return IR_NONE;
 }
 
+bool dag_carries(const ir_graph *g, uint32_t chunk)
+{
+    ir_range ops = g->chunks[chunk].ops;
+    for (uint32_t i = 0; i < ops.n; i++)
+        if (g->ops[g->lists[ops.begin + i]].kind == IR_ATTENTION)
+            return true;
+    return false;
+}
+
 static int label_op(const dag *d, uint32_t chunk, pps_pass pass, uint32_t mb, char *buffer,
                     size_t n)
 {
     static const char *const names[] = {"F", "B", "BI", "BW"};
     const ir_tagset *set = &d->graph->tagsets[d->graph->chunks[chunk].tagset];
     uint32_t stage = dag_stage(d->graph, chunk);
-    int k = stage == IR_NONE ? snprintf(buffer, n, "%s(%u", names[pass], mb)
-                             : snprintf(buffer, n, "%s(%u, %u", names[pass], stage, mb);
+    uint32_t of = mb / d->n_slices;
+    int k = stage == IR_NONE ? snprintf(buffer, n, "%s(%u", names[pass], of)
+                             : snprintf(buffer, n, "%s(%u, %u", names[pass], stage, of);
+    if (d->slice_tag != NULL && k >= 0 && (size_t)k < n)
+        k += snprintf(buffer + k, n - (size_t)k, ", %s=%u", d->slice_tag, mb % d->n_slices);
     for (uint32_t i = 0; i < set->n; i++) {
         const ir_tag *tag = &d->graph->tags[set->begin + i];
         if (strcmp(tag->name, "PP") != 0 && k >= 0 && (size_t)k < n)
@@ -179,6 +191,9 @@ void dag_count(dag *d)
             d->n_node_edges += dag_alive(d, src->first + m) &&
                                dag_alive(d, dst->n == 1 ? dst->first : dst->first + m);
     }
+    for (uint32_t i = 0; i < d->n_runs; i++) /* one less than slices, per microbatch */
+        if (d->runs[i].carried)
+            d->n_node_edges += d->runs[i].n - d->runs[i].n / d->n_slices;
 }
 
 pps_status dag_seal(dag *d)
@@ -236,6 +251,8 @@ pps_status dag_verify(const dag *d)
         }                                                                            \
     } while (0)
     uint32_t next = 0;
+    CHECK(d->n_slices > 0 && d->n_mb % d->n_slices == 0, "%u units of %u slices", d->n_mb,
+          d->n_slices);
     for (uint32_t i = 0; i < d->n_runs; i++) {
         const dag_run *r = &d->runs[i];
         CHECK(r->first == next, "run %u begins at node %u, not %u", i, r->first, next);
@@ -243,6 +260,8 @@ pps_status dag_verify(const dag *d)
         CHECK(dag_of_bucket(r) ? r->n > 0 : r->n == dag_n_mb(d, r->chunk), "run %u has %u nodes", i,
               r->n);
         CHECK(r->kind < PLAN_STEP_KIND_COUNT, "run %u has kind %u", i, r->kind);
+        CHECK(!r->carried || (r->kind == PLAN_COMPUTE && r->pass != PPS_PASS_BW && d->n_slices > 1),
+              "run %u carries nothing from slice to slice", i);
         CHECK(r->group < d->n_groups, "run %u is on group %u", i, r->group);
         CHECK(r->stream < d->n_streams, "run %u is on stream %u", i, r->stream);
         if (r->kind == PLAN_SEND || r->kind == PLAN_RECV) {

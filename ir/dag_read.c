@@ -203,6 +203,8 @@ static pps_status read_classes(reader *r, uint32_t n_classes)
             if (mb < from || d->mb_class[mb] != IR_NONE)
                 return fail(r, "microbatch %u is out of order, or in two classes", mb);
             from = mb + 1;
+            if (d->mb_class[mb - mb % d->n_slices] != (mb % d->n_slices == 0 ? IR_NONE : k))
+                return fail(r, "the slices of microbatch %u are in two classes", mb / d->n_slices);
             d->mb_class[mb] = k;
             d->mb_index[mb] = d->classes[k].n++;
             d->class_mbs[at++] = mb;
@@ -215,12 +217,17 @@ static pps_status read_classes(reader *r, uint32_t n_classes)
 static pps_status read_header(reader *r)
 {
     dag *d = r->d;
-    uint64_t n[8] = {0}, alive = 0;
+    uint64_t n[8] = {0}, slices = 1, alive = 0;
     static const char *const counts[7] = {
         " groups=", " ranks=", " streams=", " chunks=", " links=", " buckets=", " runs="};
     PPS_TRY(number(r, "dag microbatches=", MAX_NODES, &n[7]));
     PPS_TRY(expect(r, " tag="));
     PPS_TRY(name(r, &d->mb_tag));
+    if (next_is(r, " slices=")) {
+        PPS_TRY(number(r, " slices=", n[7] > 0 ? MAX_NODES / n[7] : 0, &slices));
+        PPS_TRY(expect(r, " tag="));
+        PPS_TRY(name(r, &d->slice_tag));
+    }
     for (int i = 0; i < 7; i++) /* each thing takes two bytes or more of what follows */
         PPS_TRY(number(r, counts[i], (uint64_t)(r->end - r->at) / 2, &n[i]));
     uint64_t n_classes = 1;
@@ -236,10 +243,12 @@ static pps_status read_header(reader *r)
     d->n_links = (uint32_t)n[4];
     d->n_buckets = (uint32_t)n[5];
     r->n_runs = (uint32_t)n[6];
+    n[7] *= slices; /* units */
     d->n_mb = (uint32_t)n[7];
+    d->n_slices = (uint32_t)slices;
     r->n_alive = (uint32_t)alive;
     if (d->n_mb == 0 || d->n_groups == 0 || d->n_streams == 0)
-        return fail(r, "a DAG has a microbatch, a group and a stream at least");
+        return fail(r, "a DAG has a microbatch, a slice, a group and a stream at least");
     if (d->n_groups > UINT16_MAX || d->n_streams > UINT16_MAX)
         return fail(r, "too many groups or streams");
     if (n[6] * n[7] > MAX_NODES || n[3] * n[7] > MAX_NODES)
@@ -573,6 +582,8 @@ static pps_status read_subject(reader *r, dag_run *run, uint32_t i)
             return fail(r, "expected a pass: F, B or BW");
         PPS_TRY(below(r, " chunk=", r->graph->n_chunks, &run->chunk));
         group = d->chunks[run->chunk].group;
+        run->carried = run->kind == PLAN_COMPUTE && run->pass != PPS_PASS_BW && d->n_slices > 1 &&
+                       take(r, " carried");
     }
     if (run->kind != PLAN_COMPUTE && !dag_of_bucket(run)) {
         PPS_TRY(below(r, " link=", d->n_links, &run->link));
@@ -709,7 +720,7 @@ pps_status dag_read(arena *mem, const char *text, size_t bytes, dag **ret,
         return PPS_ERR_NOMEM;
     r.graph->mem = r.d->mem = mem;
     r.d->graph = r.graph;
-    r.d->split = IR_NONE;
+    r.d->split = r.d->sequence_split = IR_NONE;
     if (bytes > UINT32_MAX / 2)
         return fail(&r, "the text is longer than 2 GiB");
     PPS_TRY(read_all(&r));

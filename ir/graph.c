@@ -148,6 +148,9 @@ ir_extent ir_op_extra(const ir_graph *g, const ir_op *op, ir_operand operand, ui
         return letter == 'h' ? (ir_extent){.fixed = 4 * 2 * n} : none;
     case IR_ATTENTION:
     case IR_ATTENTION_END:
+    case IR_ATTENTION_SLICE:
+        if (letter == 'c') /* keys and values, or their gradients, of all slices */
+            return (ir_extent){.per_row = 4 * T * 2 * op->attrs.kv_heads * op->attrs.head_dim};
         return letter == 's' ? (ir_extent){.per_row = 4 * T * op->attrs.heads} : none;
     case IR_EXPERTS: {
         uint64_t rows = expert_rows(op, in, ep), hidden = op->attrs.hidden;
@@ -204,7 +207,8 @@ double ir_op_flops(const ir_graph *g, const ir_op *op, ir_phase phase)
     case IR_EXPERTS: /* three products in F; their gradients are three more in BI and in BW */
         return 6 * (double)expert_rows(op, in, 1) * n_in * a->hidden;
     case IR_ATTENTION_PART: /* two of its four pairs of blocks, or one and two halves */
-    case IR_ATTENTION: { /* causal: half of T^2. F: QK', PV. BI: QK' again, dV, dP, dQ, dK */
+    case IR_ATTENTION:
+    case IR_ATTENTION_SLICE: { /* causal: half of T^2. F: QK', PV. BI: QK' again, dV, dP, dQ, dK */
         double product = T * T * a->heads * a->head_dim;
         return phase == IR_PHASE_F ? 2 * product : 5 * product;
     }

@@ -181,7 +181,7 @@ static inline ir_id ir_made(const ir_graph *g, ir_id tensor)
 typedef enum ir_phase { IR_PHASE_F, IR_PHASE_BI, IR_PHASE_BW, IR_PHASE_COUNT } ir_phase;
 const char *ir_op_name(ir_op_kind kind);
 typedef struct ir_operand {
-    char letter; /* i o p s h d x g w l, as in ops.def */
+    char letter; /* i o p s h c d x g w l, as in ops.def */
     uint8_t index;
 } ir_operand;
 enum { IR_MAX_OPERANDS = 40 };

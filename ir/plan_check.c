@@ -245,10 +245,11 @@ static bool operand_fits(const walk *w, const plan_program *program, const plan_
         if (o->index >= w->set->n_data)
             return false;
         const plan_data *d = &w->set->data[o->index];
-        uint64_t rows = w->mb_rows * w->set->n_mb, room = w->p->data_bytes;
-        uint64_t row = d->row_elems / w->p->n_parts;
+        uint64_t n_mb = w->set->n_mb / w->set->n_slices, row = d->row_elems / w->p->n_parts;
+        uint64_t rows = w->mb_rows * n_mb, room = w->p->data_bytes;
         return d->offset <= room && d->offset % PLAN_ALIGN == 0 && row > 0 &&
-               rows <= (room - d->offset) / 4 / row && elems <= w->mb_rows * row;
+               rows <= (room - d->offset) / 4 / row &&
+               elems <= w->mb_rows * (row / w->set->n_slices);
     }
     case PLAN_LOSS:
         return o->index < program->n_loss;
@@ -277,7 +278,7 @@ static pps_status check_program(const walk *w, uint32_t id)
     for (uint32_t i = program->kernels; i < program->kernels + program->n_kernels; i++) {
         const plan_kernel *k = &w->set->kernels[i];
         ir_operand list[PLAN_MAX_OPERANDS];
-        if (!plan_kernel_operands(k, list) || !team_fits(w, k))
+        if (!plan_kernel_operands(k, list) || !team_fits(w, k) || k->slices != w->set->n_slices)
             return plan_wrong(w->c, "kernel %u has other operands, or more ranks, than it can have",
                               i);
         for (uint32_t j = 0; j < k->n_operands; j++)
@@ -454,7 +455,7 @@ static pps_status check_plan(walk *w, uint32_t g)
     const plan *p = &w->set->plans[g];
     w->g = g;
     w->p = p;
-    w->mb_rows = w->set->batch / ((uint64_t)p->n_replicas * w->set->n_mb);
+    w->mb_rows = w->set->batch / ((uint64_t)p->n_replicas * (w->set->n_mb / w->set->n_slices));
     PPS_TRY(check_areas(w));
     PPS_TRY(check_buckets(w));
     PPS_TRY(check_blocks(w));

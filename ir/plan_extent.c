@@ -11,7 +11,7 @@ enum { MAX_SIDE = 5 };
 
 typedef struct shapes { /* elements of 4 bytes; gradients have their tensor's size */
     uint64_t in[MAX_SIDE], out[MAX_SIDE], param[MAX_SIDE];
-    uint64_t save, hold, work;
+    uint64_t save, hold, work, carry;
     bool whole; /* sizes make sense */
 } shapes;
 
@@ -53,7 +53,8 @@ static shapes shapes_of(const plan_kernel *k)
     case IR_POSITION:
         return (shapes){{in},
                         {in},
-                        {times(times3(k->T, k->ep, k->n_in), a->parts > 1 ? a->parts : 1)},
+                        {times(times(times3(k->slices, k->T, k->ep), k->n_in),
+                               a->parts > 1 ? a->parts : 1)},
                         .whole = k->n_in == k->n_out && parts_fit(k)};
     case IR_LINEAR:
         return (shapes){{in}, {out}, {times(k->n_in, k->n_out), k->n_out}, .whole = true};
@@ -74,13 +75,15 @@ static shapes shapes_of(const plan_kernel *k)
                         {in},
                         .whole = times(a->heads, a->head_dim) == k->n_in && a->head_dim > 0 &&
                                  a->head_dim % 2 == 0 && parts_fit(k)};
-    case IR_ATTENTION: {
+    case IR_ATTENTION:
+    case IR_ATTENTION_SLICE: {
         uint64_t q = times3(rows, a->heads, a->head_dim);
         uint64_t kv = times3(rows, a->kv_heads, a->head_dim);
         return (shapes){{q, kv, kv},
                         {q},
                         .save = times(rows, a->heads),
                         .work = 2ull * k->T,
+                        .carry = times3(kv, 2, k->slices),
                         .whole = a->head_dim > 0 && divides(a->kv_heads, a->heads)};
     }
     case IR_ATTENTION_PART: {
@@ -194,6 +197,9 @@ bool plan_operand_elems(const plan_kernel *k, ir_operand o, uint64_t *ret)
         break;
     case 'w':
         *ret = s.work;
+        break;
+    case 'c':
+        *ret = s.carry;
         break;
     case 'l':
         *ret = 1;

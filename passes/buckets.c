@@ -45,7 +45,7 @@ static pps_status configure(pass_cx *cx, dag_bucket *k)
     bool replicates = cx->program->kinds[k->directive] == PPS_DIR_REPLICATE;
     PPS_TRY(pass_stream(cx, s->stream, replicates ? "reduce" : "tensor", &k->reduce_stream));
     k->zero = (uint8_t)s->zero;
-    k->every = s->every > 0 ? s->every : 1;
+    k->every = (s->every > 0 ? s->every : 1) * cx->dag->n_slices; /* microbatches as units */
     if (k->zero == 0)
         return PPS_OK;
     k->bytes = round_up(k->bytes, (uint64_t)PLAN_ALIGN * cx->set->teams[k->teams].size);

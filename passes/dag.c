@@ -210,6 +210,7 @@ static pps_status compute_runs(pass_cx *cx, uint32_t c)
                    .link = IR_NONE,
                    .pair = IR_NONE,
                    .span = g->chunks[c].span};
+    run.carried = d->n_slices > 1 && dag_carries(g, c);
     PPS_TRY(dag_add_run(d, run, &k->f));
     if (g->chunks[c].has_grad_in || g->chunks[c].has_weights) {
         run.pass = PPS_PASS_BI;
@@ -218,6 +219,7 @@ static pps_status compute_runs(pass_cx *cx, uint32_t c)
     }
     if (g->chunks[c].has_weights) {
         run.pass = PPS_PASS_BW;
+        run.carried = false;
         PPS_TRY(dag_add_run(d, run, &k->w));
         PPS_TRY(dag_add_edge(d, k->b, k->w));
     }

@@ -32,7 +32,7 @@ typedef struct lower_buffers {
     family *families;
     uint32_t n_families;
     uint32_t *chunk_out;                    /* [n_chunks] first family of its outputs */
-    uint32_t *chunk_save;                   /* [n_chunks] first of SAVE_BI, SAVE_BW, HELD */
+    uint32_t *chunk_save;                   /* [n_chunks] SAVE_BI, SAVE_BW, HELD, CARRY, CARRIED */
     uint32_t *link;                         /* [n_links][LINK_FAMILIES] family, or IR_NONE */
     uint32_t *bucket_params, *bucket_grads; /* [n_buckets] family, or IR_NONE */
     uint32_t *n_lives;                      /* [n_groups] lives of its families */

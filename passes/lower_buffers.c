@@ -96,7 +96,7 @@ pps_status lower_buffers_init(lower_buffers *b, pass_cx *cx)
     uint32_t n = d->n_links * LINK_FAMILIES + 2 * d->n_buckets;
     *b = (lower_buffers){.cx = cx};
     for (uint32_t c = 0; c < g->n_chunks; c++)
-        n += g->chunks[c].out.n + 3;
+        n += g->chunks[c].out.n + 5;
     PASS_ALLOC(b->families, cx->phase, n);
     PASS_ALLOC(b->chunk_out, cx->phase, g->n_chunks);
     PASS_ALLOC(b->chunk_save, cx->phase, g->n_chunks);
@@ -111,6 +111,9 @@ pps_status lower_buffers_init(lower_buffers *b, pass_cx *cx)
         b->chunk_save[c] = add_family(b, c, group, cx->chunks[c].save_bi_bytes, PLAN_BLOCK_SAVE);
         add_family(b, c, group, cx->chunks[c].save_bw_bytes, PLAN_BLOCK_HELD);
         add_family(b, c, group, cx->chunks[c].held_bytes, PLAN_BLOCK_HELD);
+        for (int i = 0; i < 2; i++) /* one for all slices of a microbatch */
+            add_lives(b, group, cx->chunks[c].carry_bytes[i], PLAN_BLOCK_CARRY,
+                      dag_n_mb(d, c) / d->n_slices);
     }
     for (uint32_t l = 0; l < d->n_links; l++)
         link_families(b, l);
@@ -193,6 +196,10 @@ uint32_t lower_bind_life(const lower_buffers *b, const pass_bind *bind, uint32_t
         return b->families[b->chunk_save[chunk] + 1].base + mb;
     case BIND_HELD:
         return b->families[b->chunk_save[chunk] + 2].base + mb;
+    case BIND_CARRY:
+    case BIND_CARRIED:
+        return b->families[b->chunk_save[chunk] + 3 + (bind->what == BIND_CARRIED)].base +
+               mb / d->n_slices;
     case BIND_PARAMS:
         return b->families[b->bucket_params[bind->index]].base +
                pass_gather_window(b->cx, bind->index, chunk, pass, mb);

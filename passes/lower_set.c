@@ -41,6 +41,9 @@ pps_status lower_tables(pass_cx *cx)
     set->n_groups = d->n_groups;
     set->n_ranks = d->n_ranks;
     set->n_mb = d->n_mb;
+    set->n_slices = d->n_slices;
+    if (d->slice_tag != NULL)
+        PPS_TRY(copy_text(cx->mem, d->slice_tag, &set->slice_tag));
     set->train = p->train;
     set->n_nodes = d->n_alive;
     set->n_edges = d->n_node_edges > UINT32_MAX ? UINT32_MAX : (uint32_t)d->n_node_edges;

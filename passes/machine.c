@@ -66,7 +66,8 @@ double machine_compute(const pass_cx *cx, uint32_t chunk, ir_phase phase)
         rate = or_default(cx->options->machine->flops, rate);
     for (uint32_t i = 0; i < ops.n; i++)
         flops += ir_op_flops(g, &g->ops[g->lists[ops.begin + i]], phase);
-    return flops * cx->local_rows[cx->dag->chunks[chunk].group] / rate;
+    flops *= cx->local_rows[cx->dag->chunks[chunk].group]; /* slices: a share each, on average */
+    return flops / cx->dag->n_slices / rate;
 }
 
 double machine_hop(const pass_cx *cx, const dag_run *r)

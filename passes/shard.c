@@ -235,7 +235,7 @@ pps_status pass_shard(pass_cx *cx)
             pass_match m;
             if (!pass_match_chunk(cx, &s->filter, c, &m))
                 continue;
-            if (m.pass != NULL || m.comm != NULL)
+            if (m.slice != NULL || m.pass != NULL || m.comm != NULL)
                 return pps_diag_done(
                     pass_diag(cx, s, s->source->subject_span, 419,
                               "shard names regions and microbatches, not passes: %s",

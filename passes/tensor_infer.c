@@ -93,6 +93,7 @@ static bool takes_split(const tensor_layout *l, const ir_op *op, uint32_t k, con
     case IR_CROSS_ENTROPY_MERGE:
     case IR_MSE:
     case IR_OPAQUE:
+    case IR_ATTENTION_SLICE: /* layout makes it of ATTENTION */
     case IR_OP_COUNT:
         break;
     }
@@ -325,6 +326,7 @@ static pps_status shape_op(tensor_layout *l, ir_id id, const uint8_t *may, const
     case IR_CROSS_ENTROPY_MERGE:
     case IR_MSE:
     case IR_OPAQUE:
+    case IR_ATTENTION_SLICE: /* layout makes it of ATTENTION */
     case IR_OP_COUNT:
         break;
     }
@@ -365,6 +367,7 @@ static bool passes_parts(const tensor_layout *l, ir_id id)
     case IR_CROSS_ENTROPY_PART:
     case IR_CROSS_ENTROPY_MERGE:
     case IR_MSE:
+    case IR_ATTENTION_SLICE: /* layout makes it of ATTENTION */
     case IR_OP_COUNT:
         break;
     }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * cpu_attention.c: causal grouped-query ATTENTION, whole and in parts.
+ * cpu_attention.c: causal grouped-query ATTENTION; ATTENTION_SLICE, the same for one slice of the
+ * sequences, which also sees all keys of the slices before it; and attention in rounds.
  *
  * Scores exist only as tiles of Q_BLOCK queries by S_BLOCK keys, on the stack:
  *
@@ -119,26 +120,60 @@ static void start(head at, size_t rows, size_t dim, cpu_real *o, running *run)
     }
 }
 
-/* i0 i1 i2 o0 s0 */
-CPU_KERNEL(attention_f)
+/* Elements of one slice's keys. */
+static size_t slice_elems(const plan_kernel *k)
 {
-    size_t heads = k->attrs.heads, dim = k->attrs.head_dim;
+    return cpu_positions(k) * k->attrs.kv_heads * k->attrs.head_dim;
+}
+
+/* What queries [t0, t0 + rows) see of slice number `slice`, their own being `own`. */
+static span_pair slice_span(const plan_kernel *k, size_t t0, size_t rows, size_t slice, size_t own)
+{
+    return (span_pair){t0, rows, 0, k->T, slice < own ? k->T : t0 + 1};
+}
+
+/* All queries of slice `own`; keys and values of the slices before it lie first. */
+static void attend_all(const plan_kernel *k, size_t own, const cpu_real *query, cpu_real *key,
+                       cpu_real *value, cpu_real *out, cpu_real *lse)
+{
+    size_t heads = k->attrs.heads, dim = k->attrs.head_dim, elems = slice_elems(k);
     running run;
     for (size_t b = 0; b < k->B; ++b)
         for (size_t h = 0; h < heads; ++h)
             for (size_t t0 = 0; t0 < k->T; t0 += Q_BLOCK) {
                 size_t rows = least(Q_BLOCK, k->T - t0);
                 head at = find_head(k, b, h);
-                cpu_real *o = (cpu_real *)p[3] + at.q + t0 * at.o_row;
-                cpu_real *lse = (cpu_real *)p[4] + (b * k->T + t0) * heads + h;
+                cpu_real *o = out + at.q + t0 * at.o_row;
+                cpu_real *end = lse + (b * k->T + t0) * heads + h;
                 start(at, rows, dim, o, &run);
-                attend(k, at, &(span_pair){t0, rows, 0, k->T, t0 + 1}, p, o, &run);
+                for (size_t slice = 0; slice <= own; ++slice) {
+                    span_pair a = slice_span(k, t0, rows, slice, own);
+                    void *const p[] = {(void *)query, key + slice * elems, value + slice * elems};
+                    attend(k, at, &a, p, o, &run);
+                }
                 for (size_t i = 0; i < rows; ++i) {
                     for (size_t j = 0; j < dim; ++j)
                         o[i * at.o_row + j] /= run.total[i];
-                    lse[i * heads] = run.top[i] + (cpu_real)log(run.total[i]);
+                    end[i * heads] = run.top[i] + (cpu_real)log(run.total[i]);
                 }
             }
+}
+
+/* i0 i1 i2 o0 s0 */
+CPU_KERNEL(attention_f)
+{
+    attend_all(k, 0, p[0], p[1], p[2], p[3], p[4]);
+    return PPS_OK;
+}
+
+/* i0 i1 i2 o0 s0 c0 */
+CPU_KERNEL(attention_slice_f)
+{
+    size_t elems = slice_elems(k);
+    cpu_real *key = p[5], *value = key + k->slices * elems;
+    memcpy(key + cx->slice * elems, p[1], elems * sizeof *key);
+    memcpy(value + cx->slice * elems, p[2], elems * sizeof *value);
+    attend_all(k, cx->slice, p[0], key, value, p[3], p[4]);
     return PPS_OK;
 }
 
@@ -207,13 +242,17 @@ static void clear_gradients(const plan_kernel *k, void *const *x)
                        k->attrs.head_dim * sizeof(cpu_real));
 }
 
-/* i0 i1 i2 o0 s0 d0 x0 x1 x2 */
-CPU_KERNEL(attention_bi)
+typedef struct whole_back { /* operands of the backward; gradients that nobody wants are NULL */
+    cpu_real *query, *key, *value;
+    const cpu_real *out, *lse, *d_out;
+    cpu_real *d_query, *d_key, *d_value;
+} whole_back;
+
+/* Add the gradients of slice `own`'s queries and of the keys up to it. */
+static void attend_back_all(const plan_kernel *k, const whole_back *w, size_t own)
 {
-    size_t heads = k->attrs.heads, dim = k->attrs.head_dim;
-    const cpu_real *out = p[3], *lse = p[4], *d_out = p[5];
+    size_t heads = k->attrs.heads, dim = k->attrs.head_dim, elems = slice_elems(k);
     row_end end;
-    clear_gradients(k, p + 6);
     for (size_t b = 0; b < k->B; ++b)
         for (size_t h = 0; h < heads; ++h)
             for (size_t t0 = 0; t0 < k->T; t0 += Q_BLOCK) {
@@ -221,11 +260,42 @@ CPU_KERNEL(attention_bi)
                 head at = find_head(k, b, h);
                 for (size_t i = 0; i < rows; ++i) {
                     size_t row = at.q + (t0 + i) * at.o_row;
-                    end.lse[i] = lse[(b * k->T + t0 + i) * heads + h];
-                    end.d_total[i] = cpu_dot(d_out + row, out + row, dim);
+                    end.lse[i] = w->lse[(b * k->T + t0 + i) * heads + h];
+                    end.d_total[i] = cpu_dot(w->d_out + row, w->out + row, dim);
                 }
-                attend_back(k, at, &(span_pair){t0, rows, 0, k->T, t0 + 1}, p, d_out, p + 6, &end);
+                for (size_t slice = 0; slice <= own; ++slice) {
+                    size_t from = slice * elems;
+                    span_pair a = slice_span(k, t0, rows, slice, own);
+                    void *const p[] = {w->query, w->key + from, w->value + from};
+                    void *const x[] = {w->d_query, w->d_key != NULL ? w->d_key + from : NULL,
+                                       w->d_value != NULL ? w->d_value + from : NULL};
+                    attend_back(k, at, &a, p, w->d_out, x, &end);
+                }
             }
+}
+
+/* i0 i1 i2 o0 s0 d0 x0 x1 x2 */
+CPU_KERNEL(attention_bi)
+{
+    const whole_back w = {p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7], p[8]};
+    clear_gradients(k, p + 6);
+    attend_back_all(k, &w, 0);
+    return PPS_OK;
+}
+
+/* i0 o0 s0 c0 d0 x0 x1 x2 c1 */
+CPU_KERNEL(attention_slice_bi)
+{
+    size_t elems = slice_elems(k), all = k->slices * elems;
+    cpu_real *key = p[3], *d_key = p[8];
+    void *const own[3] = {p[5], NULL, NULL};
+    const whole_back w = {p[0], key, key + all, p[1], p[2], p[4], p[5], d_key, d_key + all};
+    clear_gradients(k, own);
+    if (cx->slice + 1 == k->slices)
+        memset(d_key, 0, 2 * all * sizeof *d_key);
+    attend_back_all(k, &w, cx->slice);
+    cpu_copy(p[6], d_key + cx->slice * elems, elems);
+    cpu_copy(p[7], d_key + all + cx->slice * elems, elems);
     return PPS_OK;
 }
 

@@ -5,7 +5,7 @@
  *
  *   BIND   arena + act_offset + bindings[bind] + offset
  *   PARAM  arena + its bucket's place + the parameter's      GRAD  the same behind grad_offset
- *   DATA   arena + data_offset + the input's offset + the microbatch's rows
+ *   DATA   arena + data_offset + the input's offset + the unit's rows
  *   LOSS   losses + the step's first slot + index
  *
  * Communication is handed to coll, one operation per stream (a stream runs one step at a time).
@@ -26,7 +26,7 @@ typedef struct cpu_self {
     cpu_kernel_fn *kernels; /* [set->n_kernels], NULL where this plan does not use one */
     uint64_t *param_at,
         *grad_at; /* [set->n_params] in the arena, of those that this rank stores whole */
-    uint64_t *data_mb_bytes; /* [set->n_data] one microbatch's rows */
+    uint64_t *data_mb_bytes; /* [set->n_data] one unit's rows */
     coll_op *ops;            /* [n_streams] */
     void **operands;         /* of one kernel */
 } cpu_self;
@@ -63,6 +63,7 @@ static pps_status compute(cpu_self *self, exec_rank *r, const plan_step *s)
 {
     self->cx.dropped = s->pass == PPS_PASS_F ? &r->dropped : NULL; /* once, whoever routes again */
     const plan_program *program = &r->set->programs[plan_work_of(r->set, s)->program];
+    self->cx.slice = s->mb % r->set->n_slices;
     for (uint32_t i = 0; i < program->n_kernels; i++) {
         const plan_kernel *k = &r->set->kernels[program->kernels + i];
         for (uint32_t j = 0; j < k->n_operands; j++)
@@ -274,7 +275,7 @@ static pps_status fill_tables(cpu_self *self, const exec_rank *r)
 {
     const plan_set *set = r->set;
     const plan *p = r->plan;
-    uint64_t mb_rows = set->batch / (p->n_replicas * (set->n_mb ? set->n_mb : 1));
+    uint64_t rows = set->batch / p->n_replicas;
     for (uint32_t b = 0; b < p->n_buckets; b++)
         for (uint32_t i = p->buckets[b].first; i < p->buckets[b].first + p->buckets[b].n; i++) {
             const plan_param *q = &p->params[i];
@@ -283,7 +284,7 @@ static pps_status fill_tables(cpu_self *self, const exec_rank *r)
                 p->grad_offset + p->buckets[b].offset[PLAN_AREA_GRADS] + q->offset;
         }
     for (uint32_t i = 0; i < set->n_data; i++)
-        self->data_mb_bytes[i] = mb_rows * (set->data[i].row_elems / p->n_parts) * 4;
+        self->data_mb_bytes[i] = rows * (set->data[i].row_elems / p->n_parts) / (set->n_mb ? set->n_mb : 1) * 4;
     return find_kernels(self, r);
 }
 

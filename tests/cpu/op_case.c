@@ -105,6 +105,14 @@ const op_case op_cases[] = {
       .n_in = 12,
       .n_out = 12,
       .attrs = {.heads = 2, .head_dim = 6}}},
+    {"attention, one slice", /* more of them: test_slices.c */
+     {.op = IR_ATTENTION_SLICE,
+      .B = 2,
+      .T = 7,
+      .n_in = 24,
+      .n_out = 24,
+      .slices = 1,
+      .attrs = {.heads = 4, .kv_heads = 2, .head_dim = 6}}},
     {"gelu", {.op = IR_GELU, .B = 2, .T = 3, .n_in = 19, .n_out = 19}},
     {"swiglu", {.op = IR_SWIGLU, .B = 2, .T = 3, .n_in = 19, .n_out = 19}},
     {"add", {.op = IR_ADD, .B = 2, .T = 3, .n_in = 5, .n_out = 5}},
@@ -220,7 +228,7 @@ double next_random(uint32_t *state)
     return (double)(*state >> 8) / (1 << 23) - 1;
 }
 
-static const char letters[] = "ipoxsdghwl";
+static const char letters[] = "ipoxsdghwlc";
 
 operand *operand_of(operands *a, char letter, size_t index)
 {
@@ -308,6 +316,10 @@ static void size_operands(operands *a)
         size_real(a, 's', 0, 2 * rows);
         size_real(a, 'h', 0, 2 * (size_t)k->n_in);
         break;
+    case IR_ATTENTION_SLICE:
+        for (size_t i = 0; i < 2; ++i)
+            size_real(a, 'c', i, 2 * k->slices * rows * k->attrs.kv_heads * k->attrs.head_dim);
+    /* fall through */
     case IR_ATTENTION:
         size_real(a, 'i', 1, rows * k->attrs.kv_heads * k->attrs.head_dim);
         size_real(a, 'i', 2, rows * k->attrs.kv_heads * k->attrs.head_dim);

@@ -353,6 +353,7 @@ static void definition(void **state)
         [IR_MSE] = loss,
         [IR_ATTENTION_PART] = attention_round,
         [IR_ATTENTION_END] = attention_end,
+        [IR_ATTENTION_SLICE] = attention,
     };
     const op_case *c = *state;
     operands a;

@@ -78,6 +78,7 @@ static void bench_open(bench *b)
                           .lists = b->lists};
     b->dag = (dag){.graph = &b->graph,
                    .n_mb = N_MB,
+                   .n_slices = 1,
                    .chunks = b->placed,
                    .links = b->links,
                    .n_links = CHUNKS - 1,
@@ -280,7 +281,7 @@ static double exchanged(const group *g)
 static void check_merge(const char *want, uint32_t n_ops, const uint32_t *n)
 {
     static bench b;
-    uint32_t nodes[MOST_NODES] = {0}, ret[MOST_NODES], op_of[CHUNKS], begin[80], next[80] = {0};
+    uint32_t nodes[MOST_NODES] = {0}, ret[MOST_NODES], op_of[CHUNKS], begin[100], next[100] = {0};
     uint32_t total = 0;
     char text[MOST_NODES + 1];
     bench_open(&b);
@@ -320,6 +321,23 @@ static void chains_are_merged_evenly(void **state)
     check_merge("ab", 2, (const uint32_t[]){1, 1}); /* ties go to the op named first */
     check_merge("babbab", 2, (const uint32_t[]){2, 4});
     check_merge("", 2, (const uint32_t[]){0, 0});
+}
+
+/* As many ops as a row can name: each has its turn, before any has its next. */
+static void many_ops_take_turns(void **state)
+{
+    (void)state;
+    uint32_t n[100];
+    char want[3 * 100 + 1];
+    for (uint32_t n_ops = 64; n_ops <= 100; n_ops++) {
+        for (uint32_t i = 0; i < n_ops; i++) {
+            n[i] = 3;
+            for (uint32_t k = 0; k < 3; k++)
+                want[k * n_ops + i] = (char)('a' + i % 26);
+        }
+        want[3 * n_ops] = '\0';
+        check_merge(want, n_ops, n);
+    }
 }
 
 static void any_lengths_keep_every_node(void **state)
@@ -555,6 +573,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(chains_are_merged_evenly),
+        cmocka_unit_test(many_ops_take_turns),
         cmocka_unit_test(any_lengths_keep_every_node),
         cmocka_unit_test(neighbours_of_equal_chains_alternate),
         cmocka_unit_test(no_merge_ends_much_earlier),

@@ -52,6 +52,12 @@ const char *const compiled_scripts[] = {
     "for s in 0..4 { place {PP: s} on [s] stream pp }\n"
     "split {} by MB into 4\n"
     "order zerobubble(4, 4)\n",
+
+    "from \"models/llama\" import llama\n"
+    "train llama(tokens(4, 8), targets(), stages=2)\n"
+    "for s in 0..2 { place {PP: s} on [s] }\n"
+    "split {} by MB into 2\n"
+    "split {} by SEQ into 2 along sequence\n",
 };
 const unsigned compiled_n_scripts = sizeof compiled_scripts / sizeof compiled_scripts[0];
 

@@ -69,6 +69,11 @@ static plan_operand *operand_of(plan_set *s, uint32_t op, plan_space space)
     X(huge_dimensions, s->params[0].dims[0] = s->params[0].dims[1] = UINT32_MAX, "too many")       \
     X(not_a_number, s->hidden = NAN, "'hidden' of plans 0")                                        \
     X(microbatches, s->n_mb = 1u << 31, "computes")                                                \
+    X(no_slices, s->n_slices = 0, "microbatches")                                                  \
+    X(odd_slices, s->n_slices = 3, "do not divide into 3 slices")                                  \
+    X(nameless_slices, s->n_slices = 2, "do not divide into 2 slices")                             \
+    X(other_slices, (s->n_slices = 2, s->slice_tag = "SEQ"), "")                                   \
+    X(kernel_slices, kernel_of(s, IR_ROPE)->slices = 2, "other operands")                          \
     X(losses, s->n_mb_losses++, "losses")                                                          \
     X(batch, s->batch++, "do not divide")                                                          \
     X(twice_a_rank, s->group_ranks[1] = s->group_ranks[0], "in two places")                        \
