@@ -245,8 +245,9 @@ static bool operand_fits(const walk *w, const plan_program *program, const plan_
         if (o->index >= w->set->n_data)
             return false;
         const plan_data *d = &w->set->data[o->index];
-        uint64_t n_mb = w->set->n_mb / w->set->n_slices, row = d->row_elems / w->p->n_parts;
+        uint64_t n_mb = w->set->n_mb / w->set->n_slices;
         uint64_t rows = w->mb_rows * n_mb, room = w->p->data_bytes;
+        uint64_t row = d->row_elems / w->p->n_parts;
         return d->offset <= room && d->offset % PLAN_ALIGN == 0 && row > 0 &&
                rows <= (room - d->offset) / 4 / row &&
                elems <= w->mb_rows * (row / w->set->n_slices);

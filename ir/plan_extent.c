@@ -51,11 +51,11 @@ static shapes shapes_of(const plan_kernel *k)
             return (shapes){.whole = false};
         return (shapes){{rows}, {out}, {times(a->vocab / k->ep, k->n_out)}, .whole = true};
     case IR_POSITION:
-        return (shapes){{in},
-                        {in},
-                        {times(times(times3(k->slices, k->T, k->ep), k->n_in),
-                               a->parts > 1 ? a->parts : 1)},
-                        .whole = k->n_in == k->n_out && parts_fit(k)};
+        return (shapes){
+            {in},
+            {in},
+            {times(times3(k->slices, k->T, k->ep), times(k->n_in, a->parts > 1 ? a->parts : 1))},
+            .whole = k->n_in == k->n_out && parts_fit(k)};
     case IR_LINEAR:
         return (shapes){{in}, {out}, {times(k->n_in, k->n_out), k->n_out}, .whole = true};
     case IR_RMSNORM:

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * cpu_attention.c: causal grouped-query ATTENTION; ATTENTION_SLICE, the same for one slice of the
- * sequences, which also sees all keys of the slices before it; and attention in rounds.
+ * cpu_attention.c: causal grouped-query ATTENTION, whole, of one slice of the sequences, and in
+ * parts.
  *
  * Scores exist only as tiles of Q_BLOCK queries by S_BLOCK keys, on the stack:
  *
@@ -16,6 +16,8 @@
  * Backward makes the probabilities again from the saved log-sum-exp: P = exp(S - lse), dV = P^T dO,
  * dS = P (dO V^T - sum(dO O)), dQ = scale dS K, dK = scale dS^T Q. Neither needs the workspace
  * operand.
+ *
+ * ATTENTION_SLICE is the same for one slice, which also sees all keys of the slices before it.
  *
  * ATTENTION_PART is one round of the same: the running state comes in and goes out as tensors, and
  * queries and keys are each two blocks of consecutive positions (kernels.h: cpu_place), so a round
@@ -126,14 +128,15 @@ static size_t slice_elems(const plan_kernel *k)
     return cpu_positions(k) * k->attrs.kv_heads * k->attrs.head_dim;
 }
 
-/* What queries [t0, t0 + rows) see of slice number `slice`, their own being `own`. */
-static span_pair slice_span(const plan_kernel *k, size_t t0, size_t rows, size_t slice, size_t own)
+/* What queries [t0, t0 + rows) see of the keys of slice number `slice`, their own being `last`. */
+static span_pair slice_span(const plan_kernel *k, size_t slice, size_t last, size_t t0, size_t rows)
 {
-    return (span_pair){t0, rows, 0, k->T, slice < own ? k->T : t0 + 1};
+    return (span_pair){t0, rows, 0, k->T, slice < last ? k->T : t0 + 1};
 }
 
-/* All queries of slice `own`; keys and values of the slices before it lie first. */
-static void attend_all(const plan_kernel *k, size_t own, const cpu_real *query, cpu_real *key,
+/* All queries of slice number `last`: keys and values of the slices up to it lie one after the
+ * other. */
+static void attend_all(const plan_kernel *k, size_t last, void *query, cpu_real *key,
                        cpu_real *value, cpu_real *out, cpu_real *lse)
 {
     size_t heads = k->attrs.heads, dim = k->attrs.head_dim, elems = slice_elems(k);
@@ -144,17 +147,17 @@ static void attend_all(const plan_kernel *k, size_t own, const cpu_real *query, 
                 size_t rows = least(Q_BLOCK, k->T - t0);
                 head at = find_head(k, b, h);
                 cpu_real *o = out + at.q + t0 * at.o_row;
-                cpu_real *end = lse + (b * k->T + t0) * heads + h;
+                cpu_real *ends = lse + (b * k->T + t0) * heads + h;
                 start(at, rows, dim, o, &run);
-                for (size_t slice = 0; slice <= own; ++slice) {
-                    span_pair a = slice_span(k, t0, rows, slice, own);
-                    void *const p[] = {(void *)query, key + slice * elems, value + slice * elems};
+                for (size_t slice = 0; slice <= last; ++slice) {
+                    span_pair a = slice_span(k, slice, last, t0, rows);
+                    void *const p[] = {query, key + slice * elems, value + slice * elems};
                     attend(k, at, &a, p, o, &run);
                 }
                 for (size_t i = 0; i < rows; ++i) {
                     for (size_t j = 0; j < dim; ++j)
                         o[i * at.o_row + j] /= run.total[i];
-                    end[i * heads] = run.top[i] + (cpu_real)log(run.total[i]);
+                    ends[i * heads] = run.top[i] + (cpu_real)log(run.total[i]);
                 }
             }
 }
@@ -242,14 +245,11 @@ static void clear_gradients(const plan_kernel *k, void *const *x)
                        k->attrs.head_dim * sizeof(cpu_real));
 }
 
-typedef struct whole_back { /* operands of the backward; gradients that nobody wants are NULL */
-    cpu_real *query, *key, *value;
-    const cpu_real *out, *lse, *d_out;
-    cpu_real *d_query, *d_key, *d_value;
-} whole_back;
-
-/* Add the gradients of slice `own`'s queries and of the keys up to it. */
-static void attend_back_all(const plan_kernel *k, const whole_back *w, size_t own)
+/* Add the gradients of all queries of slice number `last` and of the slices up to it; p: q, keys,
+ * values; x: their gradients, NULL where nobody wants one. */
+static void attend_back_all(const plan_kernel *k, size_t last, cpu_real *const *p,
+                            const cpu_real *out, const cpu_real *lse, const cpu_real *d_out,
+                            cpu_real *const *x)
 {
     size_t heads = k->attrs.heads, dim = k->attrs.head_dim, elems = slice_elems(k);
     row_end end;
@@ -260,16 +260,16 @@ static void attend_back_all(const plan_kernel *k, const whole_back *w, size_t ow
                 head at = find_head(k, b, h);
                 for (size_t i = 0; i < rows; ++i) {
                     size_t row = at.q + (t0 + i) * at.o_row;
-                    end.lse[i] = w->lse[(b * k->T + t0 + i) * heads + h];
-                    end.d_total[i] = cpu_dot(w->d_out + row, w->out + row, dim);
+                    end.lse[i] = lse[(b * k->T + t0 + i) * heads + h];
+                    end.d_total[i] = cpu_dot(d_out + row, out + row, dim);
                 }
-                for (size_t slice = 0; slice <= own; ++slice) {
+                for (size_t slice = 0; slice <= last; ++slice) {
+                    span_pair a = slice_span(k, slice, last, t0, rows);
                     size_t from = slice * elems;
-                    span_pair a = slice_span(k, t0, rows, slice, own);
-                    void *const p[] = {w->query, w->key + from, w->value + from};
-                    void *const x[] = {w->d_query, w->d_key != NULL ? w->d_key + from : NULL,
-                                       w->d_value != NULL ? w->d_value + from : NULL};
-                    attend_back(k, at, &a, p, w->d_out, x, &end);
+                    void *const of[] = {p[0], p[1] + from, p[2] + from};
+                    void *const to[] = {x[0], x[1] != NULL ? x[1] + from : NULL,
+                                        x[2] != NULL ? x[2] + from : NULL};
+                    attend_back(k, at, &a, of, d_out, to, &end);
                 }
             }
 }
@@ -277,9 +277,9 @@ static void attend_back_all(const plan_kernel *k, const whole_back *w, size_t ow
 /* i0 i1 i2 o0 s0 d0 x0 x1 x2 */
 CPU_KERNEL(attention_bi)
 {
-    const whole_back w = {p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7], p[8]};
+    cpu_real *const of[] = {p[0], p[1], p[2]}, *const to[] = {p[6], p[7], p[8]};
     clear_gradients(k, p + 6);
-    attend_back_all(k, &w, 0);
+    attend_back_all(k, 0, of, p[3], p[4], p[5], to);
     return PPS_OK;
 }
 
@@ -288,12 +288,12 @@ CPU_KERNEL(attention_slice_bi)
 {
     size_t elems = slice_elems(k), all = k->slices * elems;
     cpu_real *key = p[3], *d_key = p[8];
-    void *const own[3] = {p[5], NULL, NULL};
-    const whole_back w = {p[0], key, key + all, p[1], p[2], p[4], p[5], d_key, d_key + all};
+    cpu_real *const of[] = {p[0], key, key + all}, *const to[] = {p[5], d_key, d_key + all};
+    void *const own[] = {p[5], NULL, NULL};
     clear_gradients(k, own);
     if (cx->slice + 1 == k->slices)
         memset(d_key, 0, 2 * all * sizeof *d_key);
-    attend_back_all(k, &w, cx->slice);
+    attend_back_all(k, cx->slice, of, p[1], p[2], p[4], to);
     cpu_copy(p[6], d_key + cx->slice * elems, elems);
     cpu_copy(p[7], d_key + all + cx->slice * elems, elems);
     return PPS_OK;

@@ -56,8 +56,8 @@ CPU_KERNEL(embed_bw)
 /* The table's row for local position t. */
 static size_t table_row(const plan_kernel *k, const cpu_context *cx, size_t t)
 {
-    size_t before = k->ep > 1 ? (size_t)cx->team_index * k->T : 0;
-    return cpu_place(k, cx, k->T * cpu_sharers(k), before + t);
+    size_t before = k->ep > 1 ? (size_t)cx->team_index * k->T : 0, n = k->T * cpu_sharers(k);
+    return cx->slice * n + cpu_place(k, cx, n, before + t);
 }
 
 /* i0 p0 o0 */
@@ -102,7 +102,7 @@ static void rotate(const plan_kernel *k, const cpu_context *cx, const cpu_real *
     for (size_t j = 0; j < half; ++j) {
         double rate = pow(k->attrs.theta, -2.0 * (double)j / (double)dim);
         for (size_t t = 0; t < k->T; ++t) {
-            double angle = (double)cpu_place(k, cx, k->T, t) * rate;
+            double angle = (double)(cx->slice * (size_t)k->T + cpu_place(k, cx, k->T, t)) * rate;
             cpu_real c = (cpu_real)cos(angle), s = (cpu_real)sin(angle);
             s *= (cpu_real)sign;
             for (size_t b = 0; b < k->B; ++b)

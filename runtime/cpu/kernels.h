@@ -59,12 +59,12 @@ typedef float cpu_real;
     K(rope_bi)                \
     K(attention_f)            \
     K(attention_bi)           \
+    K(attention_slice_f)      \
+    K(attention_slice_bi)     \
     K(attention_part_f)       \
     K(attention_part_bi)      \
     K(attention_end_f)        \
     K(attention_end_bi)       \
-    K(attention_slice_f)      \
-    K(attention_slice_bi)     \
     K(gelu_f)                 \
     K(gelu_bi)                \
     K(swiglu_f)               \
@@ -142,7 +142,7 @@ static inline bool cpu_first(const plan_kernel *k, const cpu_context *cx)
 static inline size_t cpu_place(const plan_kernel *k, const cpu_context *cx, size_t n, size_t t)
 {
     if (k->attrs.parts < 2)
-        return cx->slice * n + t; /* sequences are divided over time, or over ranks */
+        return t;
     size_t block = n / 2;
     return t < block ? cx->part * block + t
                      : (2 * (size_t)k->attrs.parts - 1 - cx->part) * block + (t - block);

@@ -284,7 +284,8 @@ static pps_status fill_tables(cpu_self *self, const exec_rank *r)
                 p->grad_offset + p->buckets[b].offset[PLAN_AREA_GRADS] + q->offset;
         }
     for (uint32_t i = 0; i < set->n_data; i++)
-        self->data_mb_bytes[i] = rows * (set->data[i].row_elems / p->n_parts) / (set->n_mb ? set->n_mb : 1) * 4;
+        self->data_mb_bytes[i] = rows * (set->data[i].row_elems / p->n_parts) /
+                                 (set->n_mb ? set->n_mb : 1) * 4;
     return find_kernels(self, r);
 }
 

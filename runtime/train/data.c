@@ -47,10 +47,9 @@ static uint32_t vocabulary(const plan_set *set)
     uint32_t least = 0;
     for (uint32_t i = 0; i < set->n_kernels; i++) {
         const plan_kernel *k = &set->kernels[i];
-        bool reads = k->op == IR_EMBED || k->op == IR_CROSS_ENTROPY ||
-                     k->op == IR_CROSS_ENTROPY_PART;
-        if (reads && k->attrs.vocab > 0 &&
-            (least == 0 || k->attrs.vocab < least))
+        bool reads =
+            k->op == IR_EMBED || k->op == IR_CROSS_ENTROPY || k->op == IR_CROSS_ENTROPY_PART;
+        if (reads && k->attrs.vocab > 0 && (least == 0 || k->attrs.vocab < least))
             least = k->attrs.vocab;
     }
     return least;
@@ -242,25 +241,22 @@ train_share train_share_of(const plan_set *set, uint32_t rank)
                          .n_parts = p->n_parts};
 }
 
-/* What lies where: of parts of sequences a row's two blocks, of slices unit after unit. */
 void train_data_fill(const train_data *d, uint32_t k, uint64_t step, train_share share, void *dest)
 {
     const plan_set *set = d->set;
     const plan_data *input = &set->data[k];
-    uint32_t rows = set->batch / share.n_replicas, slices = set->n_slices, parts = share.n_parts;
-    uint32_t mb_rows = rows / (set->n_mb / slices), n_blocks = parts > 1 ? 2 : slices;
-    uint32_t n = input->row_elems / (parts > 1 ? 2 * parts : slices);
+    uint32_t rows = set->batch / share.n_replicas, slices = set->n_slices;
+    uint32_t mb_rows = rows / (set->n_mb / slices), all = input->row_elems / slices;
+    uint32_t n = all / share.n_parts, n_blocks = share.n_parts > 1 ? 2 : 1, block = n / n_blocks;
+    const uint32_t blocks[2] = {share.part, 2 * share.n_parts - 1 - share.part};
     for (uint32_t i = 0; i < rows; i++) {
-        uint64_t row = step * set->batch + (uint64_t)share.replica * rows + i; /* since the beginning */
-        for (uint32_t b = 0; b < n_blocks; b++) {
-            uint64_t unit = (uint64_t)(i / mb_rows) * slices + b;
-            uint64_t at = (unit * mb_rows + i % mb_rows) * n;
-            uint32_t block = b;
-            if (parts > 1) { /* whole sequences in time: slices is 1 */
-                at = ((uint64_t)i * 2 + b) * n;
-                block = b == 0 ? share.part : 2 * parts - 1 - share.part;
-            }
-            fill_row(d, input, row, block * n, n, (char *)dest + at * 4);
+        uint64_t row =
+            step * set->batch + (uint64_t)share.replica * rows + i; /* since the beginning */
+        for (uint32_t slice = 0; slice < slices; slice++) {
+            uint64_t unit = (uint64_t)(i / mb_rows) * slices + slice;
+            char *out = (char *)dest + (unit * mb_rows + i % mb_rows) * n * 4;
+            for (uint32_t b = 0; b < n_blocks; b++, out += (uint64_t)block * 4)
+                fill_row(d, input, row, slice * all + blocks[b] * block, block, out);
         }
     }
 }
