@@ -123,6 +123,7 @@ typedef struct dag_bucket {
 
 typedef struct dag {
     arena *mem;
+    arena *node_mem; /* of arrays over nodes, which may end before the rest */
     const ir_program *program;
     const ir_graph *graph;
     uint32_t n_mb;                      /* units: microbatches times n_slices */
@@ -224,8 +225,23 @@ static inline uint32_t dag_slice_after(const dag *d, const dag_run *r, uint32_t 
 /* Does the chunk have attention, whose slices carry keys and values on to the next? */
 bool dag_carries(const ir_graph *g, uint32_t chunk);
 /* The pass a compute node really runs: F, B, BI or BW. */
-pps_pass dag_pass(const dag *d, uint32_t node);
-bool dag_alive(const dag *d, uint32_t node);
+static inline pps_pass dag_pass(const dag *d, uint32_t node)
+{
+    const dag_run *r = &d->runs[d->node_run[node]];
+    if (r->kind == PLAN_COMPUTE && r->pass == PPS_PASS_BI)
+        return dag_split(d, r->chunk, node - r->first) ? PPS_PASS_BI : PPS_PASS_B;
+    return (pps_pass)r->pass;
+}
+/* Of run `r`, the node of microbatch or window `m`. */
+static inline bool dag_run_alive(const dag *d, const dag_run *r, uint32_t m)
+{
+    return r->kind != PLAN_COMPUTE || r->pass != PPS_PASS_BW || dag_split(d, r->chunk, m);
+}
+static inline bool dag_alive(const dag *d, uint32_t node)
+{
+    const dag_run *r = &d->runs[d->node_run[node]];
+    return dag_run_alive(d, r, node - r->first);
+}
 /* "F(0, 1)", "B(1, 0)", "SEND(F(0, 1))", "update 3", ... */
 int dag_label(const dag *d, uint32_t node, char *buffer, size_t n);
 uint32_t dag_stage(const ir_graph *g, uint32_t chunk); /* index of tag PP, or IR_NONE */

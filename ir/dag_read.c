@@ -718,7 +718,7 @@ pps_status dag_read(arena *mem, const char *text, size_t bytes, dag **ret,
     r.graph = arena_zero(mem, sizeof *r.graph);
     if (r.d == NULL || r.graph == NULL)
         return PPS_ERR_NOMEM;
-    r.graph->mem = r.d->mem = mem;
+    r.graph->mem = r.d->mem = r.d->node_mem = mem;
     r.d->graph = r.graph;
     r.d->split = r.d->sequence_split = IR_NONE;
     if (bytes > UINT32_MAX / 2)

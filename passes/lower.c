@@ -21,14 +21,14 @@
 
 typedef struct lower {
     pass_cx *cx;
-    arena *mem; /* this group's lowering */
+    arena *mem; /* this group's */
     lower_buffers buffers;
     uint32_t *work_of, *run_place, *origin_place, n_origins;
     plan *plan;
-    memory_life *lives;
-    uint32_t n_lives;
-    uint32_t *touched; /* lives by first touch */
-    uint32_t n_touched;
+    uint32_t *block_of; /* [lives] the plan's block; untouched + family: none so far */
+    plan_block *blocks; /* by first touch */
+    memory_uses *uses;  /* of each */
+    uint32_t n_blocks;
     uint32_t *clock;     /* [n_steps][n_streams]: step + 1 */
     uint32_t *stream_at; /* [n_streams] latest step + 1 */
     uint32_t *need;      /* [n_streams] */
@@ -39,6 +39,8 @@ typedef struct lower {
     uint32_t row_group;       /* of the last compute */
     uint32_t seq, seq_before; /* where it, and the group before it, begin in the global order */
 } lower;
+
+static const uint32_t untouched = 1u << 31;
 
 static uint64_t aligned(uint64_t bytes)
 {
@@ -128,6 +130,8 @@ static pps_status set_waits(lower *l, uint32_t v, uint32_t step)
     if (before > 0) {
         memcpy(clock, l->clock + (size_t)(before - 1) * n, n * sizeof *clock);
         clock[s->stream] = before;
+    } else {
+        memset(clock, 0, n * sizeof *clock);
     }
     s->waits = p->n_waits;
     for (;;) { /* latest first: it is likeliest to bring the others along */
@@ -161,31 +165,43 @@ static pps_status set_waits(lower *l, uint32_t v, uint32_t step)
 /* ---- a step
  * -------------------------------------------------------------------------------------- */
 
-static pps_status touch(lower *l, uint32_t life, uint32_t step)
+static uint32_t begin_block(lower *l, plan_block b, uint32_t step)
 {
-    memory_life *m = &l->lives[life];
+    if (b.units == 0)
+        return IR_NONE;
+    b.first = step;
+    l->blocks[l->n_blocks] = b;
+    l->uses[l->n_blocks] = (memory_uses){{0}};
+    return l->n_blocks++;
+}
+
+static pps_status use_block(lower *l, uint32_t block, uint32_t step)
+{
     plan *p = l->plan;
-    p->bindings[p->n_bindings++] = life; /* its place once it has one */
+    p->bindings[p->n_bindings++] = block; /* its place once it has one */
     p->steps[step].n_bindings++;
-    if (m->units == 0)
+    if (block == IR_NONE)
         return PPS_OK;
-    if (m->first == IR_NONE) {
-        m->first = step;
-        l->touched[l->n_touched++] = life;
-    }
-    m->last = step;
-    for (uint32_t k = 0; k < m->n_access; k++)
-        if (p->steps[m->access[k]].stream == p->steps[step].stream) {
-            m->access[k] = step;
+    uint32_t *last = l->uses[block].last;
+    l->blocks[block].last = step;
+    for (size_t k = 0; k < sizeof l->uses->last / sizeof *last; k++)
+        if (last[k] == 0 || p->steps[last[k] - 1].stream == p->steps[step].stream) {
+            last[k] = step + 1;
             return PPS_OK;
         }
-    if (m->n_access == sizeof m->access / sizeof *m->access) {
-        pps_error(l->cx->st, plan_place_of(l->cx->set, &p->steps[step]), 9903,
-                  "a buffer is touched by more than %u streams", (unsigned)m->n_access);
-        return PPS_ERR_INTERNAL;
+    pps_error(l->cx->st, plan_place_of(l->cx->set, &p->steps[step]), 9903,
+              "a buffer is touched by more than %zu streams", sizeof l->uses->last / sizeof *last);
+    return PPS_ERR_INTERNAL;
+}
+
+static pps_status touch(lower *l, uint32_t life, uint32_t step)
+{
+    uint32_t *block = &l->block_of[life];
+    if (*block != IR_NONE && *block >= untouched) {
+        const family *f = &l->buffers.families[*block - untouched];
+        *block = begin_block(l, memory_block_of(f->bytes, f->what), step);
     }
-    m->access[m->n_access++] = step;
-    return PPS_OK;
+    return use_block(l, *block, step);
 }
 
 static const pass_program *program_of(const pass_cx *cx, uint32_t v)
@@ -211,11 +227,12 @@ static pps_status compute(lower *l, uint32_t v, uint32_t step)
     for (uint32_t i = 0; i < program->binds.n; i++) {
         uint32_t life = lower_bind_life(&l->buffers, &cx->binds[program->binds.begin + i], r->chunk,
                                         (pps_pass)s->pass, v - r->first);
-        if (life == IR_NONE) {
-            life = l->n_lives++;
-            l->lives[life] = memory_life_of(program->work_bytes, PLAN_BLOCK_WORK);
+        if (life != IR_NONE) {
+            PPS_TRY(touch(l, life, step));
+            continue;
         }
-        PPS_TRY(touch(l, life, step));
+        plan_block work = memory_block_of(program->work_bytes, PLAN_BLOCK_WORK);
+        PPS_TRY(use_block(l, begin_block(l, work, step), step));
     }
     return PPS_OK;
 }
@@ -319,30 +336,33 @@ static pps_status place_params(pass_cx *cx, uint32_t group)
     return PPS_OK;
 }
 
-/* Lives of the group's families; and how many bindings its steps have in all. */
+/* Room for the blocks of a group; and how many bindings its steps have in all. */
 static pps_status start_group(lower *l, uint32_t group, uint32_t *ret_bindings)
 {
     pass_cx *cx = l->cx;
     const dag *d = cx->dag;
     const lower_buffers *b = &l->buffers;
     ir_range issue = cx->group_issue[group];
-    uint32_t n_compute = 0, lives[3];
+    uint32_t n_blocks = 0, lives[3];
     *ret_bindings = 0;
     for (uint32_t i = 0; i < issue.n; i++) {
         uint32_t v = cx->issue[issue.begin + i];
         bool is_compute = d->runs[d->node_run[v]].kind == PLAN_COMPUTE;
-        n_compute += is_compute;
+        n_blocks += is_compute;
         *ret_bindings += is_compute ? program_of(cx, v)->binds.n : lower_comm_lives(b, v, lives);
     }
-    l->n_lives = b->n_lives[group];
-    PASS_ALLOC(l->lives, l->mem, l->n_lives + n_compute);
-    PASS_ALLOC(l->touched, l->mem, l->n_lives + n_compute);
-    l->n_touched = 0;
+    PASS_NEW(l->block_of, l->mem, b->n_lives[group]);
     for (uint32_t i = 0; i < b->n_families; i++) {
         const family *f = &b->families[i];
         for (uint32_t m = 0; f->group == group && m < f->n; m++)
-            l->lives[f->base + m] = memory_life_of(f->bytes, f->what);
+            l->block_of[f->base + m] = untouched + i;
+        n_blocks += f->group == group && f->bytes > 0 ? f->n : 0;
     }
+    if (n_blocks >= untouched)
+        return PPS_ERR_LIMIT;
+    PASS_NEW(l->blocks, l->mem, n_blocks);
+    PASS_NEW(l->uses, l->mem, n_blocks);
+    l->n_blocks = 0;
     return PPS_OK;
 }
 
@@ -357,30 +377,16 @@ static pps_status too_large(const lower *l)
     return pps_diag_done(diag);
 }
 
-static pps_status place_lives(lower *l)
+static pps_status place_blocks(lower *l, const uint32_t *ends)
 {
-    pass_cx *cx = l->cx;
     plan *p = l->plan;
-    uint32_t n_streams = cx->dag->n_streams;
-    pps_status status =
-        memory_place(l->mem, l->lives, l->touched, l->n_touched, p->steps, p->n_steps, l->clock,
-                     n_streams, &p->act_bytes, &p->max_live_bytes);
+    pps_status status = memory_place(l->mem, p->blocks, ends, p->n_blocks, p->n_steps,
+                                     &p->act_bytes, &p->max_live_bytes);
     if (status == PPS_ERR_LIMIT)
         return too_large(l);
     PPS_TRY(status);
     for (uint32_t i = 0; i < p->n_bindings; i++)
-        p->bindings[i] = l->lives[p->bindings[i]].offset;
-    PASS_ALLOC(p->blocks, cx->mem, l->n_touched);
-    p->n_blocks = l->n_touched;
-    for (uint32_t i = 0; i < p->n_blocks; i++) {
-        const memory_life *m = &l->lives[l->touched[i]];
-        p->blocks[i] = (plan_block){.offset = m->offset,
-                                    .units = m->units,
-                                    .first = m->first,
-                                    .last = m->last,
-                                    .what = m->what,
-                                    .slack = m->slack};
-    }
+        p->bindings[i] = p->bindings[i] == IR_NONE ? 0 : p->blocks[p->bindings[i]].offset;
     p->total_bytes = p->act_offset + p->act_bytes;
     return PPS_OK;
 }
@@ -395,7 +401,8 @@ static bool takes_every_choice(const pass_cx *cx, uint32_t v)
     return d->graph->ops[d->graph->tensors[d->links[r->link].tensor].op].attrs.capacity == 0;
 }
 
-static pps_status lower_group(lower *l, uint32_t group)
+/* Steps with their waits; which blocks they touch, and in `ends` when those are free again. */
+static pps_status make_steps(lower *l, uint32_t group, arena *mem, uint32_t **ret_ends)
 {
     pass_cx *cx = l->cx;
     const dag *d = cx->dag;
@@ -403,12 +410,12 @@ static pps_status lower_group(lower *l, uint32_t group)
     ir_range issue = cx->group_issue[group];
     uint32_t n_bindings;
     PPS_TRY(start_group(l, group, &n_bindings));
-    PASS_ALLOC(p->steps, cx->mem, issue.n);
-    PASS_ALLOC(p->bindings, cx->mem, n_bindings);
-    PASS_ALLOC(l->clock, l->mem, (size_t)issue.n * d->n_streams);
+    PASS_NEW(p->steps, cx->mem, issue.n);
+    PASS_NEW(p->bindings, cx->mem, n_bindings);
+    PASS_NEW(l->clock, l->mem, (size_t)issue.n * d->n_streams);
     PASS_ALLOC(l->stream_at, l->mem, d->n_streams);
     PASS_ALLOC(l->need, l->mem, d->n_streams);
-    PASS_ALLOC(l->next_on, l->mem, issue.n);
+    PASS_NEW(l->next_on, l->mem, issue.n);
     PASS_ALLOC(l->settled, l->mem, d->n_streams);
     memset(l->settled, 0xff, d->n_streams * sizeof *l->settled);
     l->row_group = IR_NONE;
@@ -417,16 +424,38 @@ static pps_status lower_group(lower *l, uint32_t group)
         PPS_TRY(make_step(l, cx->issue[issue.begin + i], i));
         p->dropless |= takes_every_choice(cx, cx->issue[issue.begin + i]);
     }
-    PASS_ALLOC(p->waits, cx->mem, p->n_waits);
+    PASS_NEW(p->waits, cx->mem, p->n_waits);
     if (p->n_waits > 0)
         memcpy(p->waits, l->waits, p->n_waits * sizeof *p->waits);
-    return place_lives(l);
+    PASS_NEW(p->blocks, cx->mem, l->n_blocks);
+    p->n_blocks = l->n_blocks;
+    memcpy(p->blocks, l->blocks, p->n_blocks * sizeof *p->blocks);
+    return memory_ends(mem, l->mem, p->blocks, l->uses, p->n_blocks, p->steps, p->n_steps, l->clock,
+                       d->n_streams, ret_ends);
+}
+
+/* What it takes to make steps is gone before their blocks are placed. */
+static pps_status lower_group(lower *l, uint32_t group)
+{
+    arena making, placing;
+    uint32_t *ends;
+    arena_init(&making, NULL, NULL);
+    arena_init(&placing, NULL, NULL);
+    arena_recycle(&making, l->cx->spares);
+    arena_recycle(&placing, l->cx->spares);
+    l->mem = &making;
+    pps_status status = make_steps(l, group, &placing, &ends);
+    arena_done(&making);
+    l->mem = &placing;
+    if (status == PPS_OK)
+        status = place_blocks(l, ends);
+    arena_done(&placing);
+    return status;
 }
 
 pps_status pass_lower(pass_cx *cx)
 {
-    arena group;
-    lower l = {.cx = cx, .mem = &group};
+    lower l = {.cx = cx};
     PPS_TRY(lower_tables(cx));
     for (uint32_t g = 0; g < cx->dag->n_groups; g++)
         PPS_TRY(place_params(cx, g));
@@ -434,11 +463,8 @@ pps_status pass_lower(pass_cx *cx)
     PPS_TRY(lower_places(cx, &l.run_place, &l.origin_place, &l.n_origins));
     PPS_TRY(lower_buffers_init(&l.buffers, cx));
     pps_status status = PPS_OK;
-    for (uint32_t g = 0; g < cx->dag->n_groups && status == PPS_OK; g++) {
-        arena_init(&group, NULL, NULL);
+    for (uint32_t g = 0; g < cx->dag->n_groups && status == PPS_OK; g++)
         status = lower_group(&l, g);
-        arena_done(&group);
-    }
     free(l.waits);
     return status;
 }

@@ -56,8 +56,10 @@ typedef struct pass_cx {
     const pass_options *options;
     arena *mem;      /* lives as long as the plans */
     arena *scratch;  /* as long as the compilation */
+    arena *nodes;    /* arrays over nodes: from dag to lower */
     arena *ordering; /* from order to schedule */
     arena *phase;    /* as long as one pass */
+    arena_spares *spares;
     dag *dag;
     uint32_t *chunk_times; /* [chunks] which one with its tags it is, from 1 */
     uint32_t *local_rows;  /* [n_groups] batch rows of one microbatch on one rank */
@@ -225,22 +227,23 @@ static inline uint32_t pass_reduce_window(const dag_bucket *k, uint32_t mb)
 /* default_order.c: rows for groups that have none: 1F1B by dataflow. Adds to cx->program's rows. */
 pps_status pass_default_rows(pass_cx *cx, const bool *has_row);
 
-/* memory.c: slots by liveness. Life i is written first by step first[i] of the plan and last
- * touched by the steps in its access list. */
-typedef struct memory_life {
-    uint32_t units, offset; /* PLAN_ALIGN bytes each; offset is the result */
-    uint32_t first, last;   /* issue positions */
-    uint32_t access[4];     /* last access by each stream that touches it */
-    uint8_t n_access, what;
-    uint8_t slack; /* bytes of the last unit that it does not have */
-} memory_life;
-memory_life memory_life_of(uint64_t bytes, uint8_t what); /* unused so far */
-/* `clock[step * n_streams + s]`: highest step of stream s known complete when `step` starts,
- * plus 1. order[0..n) names the lives that are used, sorted by `first`. Results: offsets,
- * *ret_bytes (arena), *ret_max_live. PPS_ERR_LIMIT, unreported: offsets would not fit 32 bits. */
-pps_status memory_place(arena *scratch, memory_life *lives, const uint32_t *order, uint32_t n,
-                        const plan_step *steps, uint32_t n_steps, const uint32_t *clock,
-                        uint32_t n_streams, uint64_t *ret_bytes, uint64_t *ret_max_live);
+/* memory.c: where blocks lie, by liveness. */
+typedef struct memory_uses {
+    uint32_t last[4]; /* step + 1 of the last access by each stream that touches it; 0: none */
+} memory_uses;
+/* With its size; without offset, first and last step. */
+plan_block memory_block_of(uint64_t bytes, uint8_t what);
+/* (*ret)[i], in `mem`: the first step from which on every step that begins a block knows that all
+ * accesses to block i are over. blocks[0..n) are sorted by `first`. `clock[step * n_streams + s]`:
+ * highest step of stream s known complete when `step` starts, plus 1. */
+pps_status memory_ends(arena *mem, arena *scratch, const plan_block *blocks,
+                       const memory_uses *uses, uint32_t n, const plan_step *steps,
+                       uint32_t n_steps, const uint32_t *clock, uint32_t n_streams, uint32_t **ret);
+/* Block i's bytes are its own from step `first` up to, not including, end[i]. Results: offsets,
+ * *ret_bytes (what they need), *ret_max_live. PPS_ERR_LIMIT, unreported: offsets would not fit 32
+ * bits. */
+pps_status memory_place(arena *scratch, plan_block *blocks, const uint32_t *end, uint32_t n,
+                        uint32_t n_steps, uint64_t *ret_bytes, uint64_t *ret_max_live);
 
 /* prove_memory.c: what one finished plan does to its memory, from the plan alone. E0519, E0520. */
 pps_status pass_prove_memory(pps_state *st, const plan_set *set, const plan *p, arena *mem);
@@ -269,11 +272,19 @@ typedef struct pass_link_bytes {
 } pass_link_bytes;
 pass_link_bytes pass_bytes_of_link(const pass_cx *cx, const dag_link *k);
 
+/* `count` zeroed items; PASS_NEW: not zeroed. */
 #define PASS_ALLOC(ptr, arena_, count)                                       \
     do {                                                                     \
         (ptr) = arena_zero((arena_), ((size_t)(count) + 1) * sizeof *(ptr)); \
         if ((ptr) == NULL)                                                   \
             return PPS_ERR_NOMEM;                                            \
+    } while (0)
+
+#define PASS_NEW(ptr, arena_, count)                                        \
+    do {                                                                    \
+        (ptr) = arena_new((arena_), ((size_t)(count) + 1) * sizeof *(ptr)); \
+        if ((ptr) == NULL)                                                  \
+            return PPS_ERR_NOMEM;                                           \
     } while (0)
 
 #endif

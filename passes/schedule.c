@@ -32,7 +32,7 @@ static pps_status just_in_time(pass_cx *cx)
 {
     dag *d = cx->dag;
     uint32_t *slot;
-    PASS_ALLOC(cx->jit, cx->scratch, d->n_nodes);
+    PASS_ALLOC(cx->jit, cx->nodes, d->n_nodes);
     PASS_ALLOC(slot, cx->phase, d->n_nodes);
     memset(cx->jit, 0xff, d->n_nodes * sizeof *cx->jit);
     memset(slot, 0xff, d->n_nodes * sizeof *slot);
@@ -307,7 +307,7 @@ static pps_status sort_all(pass_cx *cx, schedule_graph *s)
     PASS_ALLOC(k.q.items, cx->phase, d->n_nodes);
     PASS_ALLOC(free_at, cx->phase, (size_t)d->n_groups * d->n_streams);
     PASS_ALLOC(cx->sorted, cx->phase, d->n_nodes);
-    PASS_ALLOC(cx->seq, cx->scratch, d->n_nodes);
+    PASS_ALLOC(cx->seq, cx->nodes, d->n_nodes);
     for (uint32_t v = 0; v < d->n_nodes; v++)
         if (is_vertex(d, v)) {
             n_vertices++;
@@ -352,8 +352,8 @@ static pps_status index_extra(pass_cx *cx)
     if (cx->n_extra == 0)
         return PPS_OK;
     uint32_t n = cx->dag->n_nodes;
-    PASS_ALLOC(cx->extra_begin, cx->scratch, n + 1);
-    PASS_ALLOC(cx->extra_list, cx->scratch, cx->n_extra);
+    PASS_ALLOC(cx->extra_begin, cx->nodes, n + 1);
+    PASS_ALLOC(cx->extra_list, cx->nodes, cx->n_extra);
     for (uint32_t e = 0; e < cx->n_extra; e++)
         cx->extra_begin[cx->extra_dst[e] + 1]++;
     for (uint32_t v = 0; v < n; v++)
@@ -405,8 +405,8 @@ static pps_status issue_orders(pass_cx *cx)
     PASS_ALLOC(stream_key, cx->phase, (size_t)d->n_groups * d->n_streams);
     PASS_ALLOC(n_zero, cx->phase, d->n_groups);
     PASS_ALLOC(cx->group_issue, cx->scratch, d->n_groups);
-    PASS_ALLOC(cx->issue, cx->scratch, d->n_alive);
-    PASS_ALLOC(cx->step, cx->scratch, d->n_nodes);
+    PASS_ALLOC(cx->issue, cx->nodes, d->n_alive);
+    PASS_ALLOC(cx->step, cx->nodes, d->n_nodes);
     /* keys: stream-0 steps count 1, 2, ...; others take the key of what they must follow */
     for (uint32_t i = 0; i < d->n_alive; i++) {
         uint32_t v = cx->sorted[i];

@@ -105,7 +105,7 @@ static pps_status find_users(pass_cx *cx)
         if (!fill)
             PASS_ALLOC(cx->user_chunks, cx->scratch, n);
     }
-    PASS_ALLOC(cx->user_window, cx->scratch, (size_t)n * PASSES * d->n_mb);
+    PASS_ALLOC(cx->user_window, cx->nodes, (size_t)n * PASSES * d->n_mb);
     return PPS_OK;
 }
 
@@ -377,7 +377,7 @@ static pps_status extend_nodes(pass_cx *cx, uint32_t n_before)
 {
     uint32_t n = cx->dag->n_nodes, **arrays[] = {&cx->node_pos, &cx->node_slot, &cx->node_entry};
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) {
-        uint32_t *longer = arena_new(i == 0 ? cx->ordering : cx->scratch, n * sizeof *longer);
+        uint32_t *longer = arena_new(i == 0 ? cx->ordering : cx->nodes, n * sizeof *longer);
         if (longer == NULL)
             return PPS_ERR_NOMEM;
         memcpy(longer, *arrays[i], n_before * sizeof *longer);
