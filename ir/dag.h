@@ -19,6 +19,9 @@
  *      |
  *     BW(c) --> ALL_REDUCE(bucket) --> UPDATE(bucket)
  *
+ * What a forward pass keeps for the backward pass of its own chunk, `kept` says per (chunk,
+ * microbatch): kept it is on the device, unless it is dropped and made again.
+ *
  * Under `zero` a bucket's runs may have one node per window of microbatches (n = windows), which
  * the zero pass adds once the order is known:
  *
@@ -70,6 +73,11 @@ typedef struct dag_chunk { /* what directives made of a graph chunk */
     ir_range out_links;
 } dag_chunk;
 
+typedef enum dag_keep { /* what becomes of what F keeps for its own chunk's backward */
+                        DAG_KEEP,
+                        DAG_RECOMPUTE, /* nothing is kept: B or BI runs F's kernels again */
+} dag_keep;
+
 typedef struct dag_group {
     uint32_t ranks, n_ranks; /* in dag.group_ranks */
     pps_span span;           /* the place that made it */
@@ -118,6 +126,7 @@ typedef struct dag {
     uint64_t n_node_edges;
     uint32_t *node_run; /* [n_nodes] */
     uint8_t *split_bw;  /* [n_chunks * n_mb]: backward is BI + BW */
+    uint8_t *kept;      /* [n_chunks * n_mb] dag_keep; NULL: DAG_KEEP everywhere */
 } dag;
 
 static inline bool dag_of_bucket(const dag_run *r)
@@ -134,6 +143,10 @@ static inline bool dag_split(const dag *d, uint32_t chunk, uint32_t mb)
 {
     return d->split_bw[(size_t)chunk * d->n_mb + mb];
 }
+static inline dag_keep dag_keeps(const dag *d, uint32_t chunk, uint32_t mb)
+{
+    return d->kept == NULL ? DAG_KEEP : (dag_keep)d->kept[(size_t)chunk * d->n_mb + mb];
+}
 /* The pass a compute node really runs: F, B, BI or BW. */
 pps_pass dag_pass(const dag *d, uint32_t node);
 bool dag_alive(const dag *d, uint32_t node);
@@ -148,7 +161,8 @@ pps_status dag_add_edge(dag *d, uint32_t src_run, uint32_t dst_run);
 pps_status dag_seal(dag *d);
 /* Count alive nodes and their edges anew: after `split_bw` changed. */
 void dag_count(dag *d);
-/* Every invariant of this header; PPS_ERR_INTERNAL, with a message (E9901) if the DAG has a program. */
+/* Every invariant of this header; PPS_ERR_INTERNAL, with a message (E9901) if the DAG has a
+ * program. */
 pps_status dag_verify(const dag *d);
 
 /* dag_text.c: the DAG as text, which dag_read takes; the grammar stands there. */

@@ -294,12 +294,15 @@ static pps_status read_chunks(reader *r)
     return PPS_OK;
 }
 
-static pps_status read_splits(reader *r)
+/* Lines of `word`, each a chunk and the microbatches whose mark becomes `value`. */
+static pps_status read_marks(reader *r, const char *word, uint8_t *marks, uint8_t value)
 {
     dag *d = r->d;
-    for (uint32_t next = 0; next_is(r, "split ");) {
+    char begin[32];
+    snprintf(begin, sizeof begin, "%s chunk=", word);
+    for (uint32_t next = 0; next_is(r, begin);) {
         uint32_t c = 0, from = 0;
-        PPS_TRY(below(r, "split chunk=", r->graph->n_chunks, &c));
+        PPS_TRY(below(r, begin, r->graph->n_chunks, &c));
         if (c < next)
             return fail(r, "chunk %u comes too late", c);
         next = c + 1;
@@ -316,12 +319,21 @@ static pps_status read_splits(reader *r)
             }
             if (first < from)
                 return fail(r, "microbatch %u is out of order", first);
-            memset(d->split_bw + (size_t)c * d->n_mb + first, 1, (size_t)end - first);
+            memset(marks + (size_t)c * d->n_mb + first, value, (size_t)end - first);
             from = (uint32_t)end + 1;
         } while (next_is(r, " "));
         PPS_TRY(line_end(r));
     }
     return PPS_OK;
+}
+
+static pps_status read_kept(reader *r)
+{
+    dag *d = r->d;
+    if (!next_is(r, "recompute "))
+        return PPS_OK;
+    READ_ALLOC(d->kept, (size_t)r->graph->n_chunks * d->n_mb);
+    return read_marks(r, "recompute", d->kept, DAG_RECOMPUTE);
 }
 
 /* Links come by consumer and its inputs: these lists are ranges; the producers' need sorting. */
@@ -571,7 +583,8 @@ static pps_status read_all(reader *r)
         PPS_TRY(line_end(r));
     }
     PPS_TRY(read_chunks(r));
-    PPS_TRY(read_splits(r));
+    PPS_TRY(read_marks(r, "split", d->split_bw, true));
+    PPS_TRY(read_kept(r));
     PPS_TRY(read_links(r));
     PPS_TRY(read_buckets(r));
     PPS_TRY(read_runs(r));

@@ -86,6 +86,7 @@ static inline bool plan_is(unsigned kind, unsigned what) /* any of `what` */
 enum {                        /* plan_step.flags */
        PLAN_A2A_RETURN = 1,   /* rows go back to their sources (else: out to the experts' owners) */
        PLAN_STEP_OVERLAP = 2, /* belongs to an overlapped group of its row */
+       PLAN_STEP_RECOMPUTE = 4, /* B, BI: runs kernels of F again first */
 };
 
 /* What a run of steps has in common: the same work for every microbatch. */

@@ -179,18 +179,21 @@ static bool may_be_absent(const plan_kernel *k, ir_operand o)
 static bool operand_fits(const walk *w, const plan_program *program, const plan_kernel *k,
                          ir_operand letter, const plan_operand *o, uint64_t *needs)
 {
-    uint64_t elems, end, held;
+    uint64_t elems, end, held, unit;
     if (!plan_operand_elems(k, letter, &elems) || elems > PLAN_MAX_BYTES / 4)
         return false;
-    if ((letter.letter == 'l') != (o->space == PLAN_LOSS))
+    /* losses are F's: a kernel of F that runs again in a backward writes its own nowhere */
+    bool is_loss = letter.letter == 'l', of_f = program->pass == PPS_PASS_F;
+    if ((is_loss && of_f) != (o->space == PLAN_LOSS))
         return false;
     switch ((plan_space)o->space) {
     case PLAN_ABSENT:
         return may_be_absent(k, letter);
     case PLAN_BIND:
-        if (o->bind >= program->n_bindings || o->offset > PLAN_MAX_BYTES || o->offset % 4 != 0)
+        unit = is_loss ? sizeof(double) : sizeof(float);
+        if (o->bind >= program->n_bindings || o->offset > PLAN_MAX_BYTES || o->offset % unit != 0)
             return false;
-        end = o->offset + elems * 4;
+        end = o->offset + elems * unit;
         if (end > needs[o->bind])
             needs[o->bind] = end;
         return true;

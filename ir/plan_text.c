@@ -86,6 +86,8 @@ void plan_dump(const plan_set *set, uint32_t group, ir_print_fn print, void *ud)
             out(print, ud, " bytes=%llu", (unsigned long long)w->bytes);
         if (s->flags & PLAN_STEP_OVERLAP)
             out(print, ud, " overlap");
+        if (s->flags & PLAN_STEP_RECOMPUTE)
+            out(print, ud, " recompute");
         for (uint32_t k = 0; k < s->n_bindings; k++)
             out(print, ud, k == 0 ? " at %llu" : ",%llu",
                 (unsigned long long)plan_binding(p, s, k));

@@ -126,7 +126,7 @@ static pps_status emit_op(layout *l, uint32_t i, ir_phase phase, where *values)
             PPS_TRY(layout_param(l, op->param[a.index], W_GRAD, r));
             break;
         case 's':
-            PPS_TRY(layout_at_home(l, l->saves[i][a.index], layout_extra_bytes(l, op, a), r));
+            PPS_TRY(layout_saved(l, i, a, r));
             break;
         case 'h':
             if (split_bw) {
@@ -149,7 +149,10 @@ static pps_status emit_op(layout *l, uint32_t i, ir_phase phase, where *values)
             PPS_TRY(layout_temp(l, layout_extra_bytes(l, op, a), false, r));
             break;
         case 'l':
-            *r = (where){W_LOSS, l->n_loss++, 0};
+            if (l->pass == PPS_PASS_F)
+                *r = (where){W_LOSS, l->n_loss++, 0};
+            else /* F's went to the step's losses, this one goes nowhere */
+                PPS_TRY(layout_temp(l, sizeof(double), false, r));
             break;
         case 'd':
             break;
@@ -190,6 +193,8 @@ static void forget(layout *l)
             l->values[t] = l->grads[t] = (where){0};
             l->contrib[t].n = 0;
         }
+        for (uint32_t k = 0; k < 4; k++)
+            l->save_values[i][k] = (where){0};
     }
 }
 
@@ -198,7 +203,7 @@ static pps_status build(layout *l, pass_chunk *chunk, pps_pass pass)
     where *values = l->values;
     forget(l);
     l->pass = pass;
-    l->program = &chunk->programs[pass];
+    l->program = &chunk->programs[l->variant][pass];
     *l->program = (pass_program){.id = IR_NONE, .binds = {l->cx->n_binds, 0}};
     l->n_temps = l->n_operands = l->n_kernels = l->n_loss = 0;
     if (pass == PPS_PASS_F) {
@@ -210,6 +215,9 @@ static pps_status build(layout *l, pass_chunk *chunk, pps_pass pass)
         for (uint32_t i = 0; i < l->c->ops.n; i++)
             for (int k = 0; k < 4; k++)
                 l->held_h[i][k] = UINT64_MAX;
+    for (uint32_t i = 0; i < l->c->ops.n; i++)
+        if (l->variant == PASS_RECOMPUTES && pass != PPS_PASS_BW && l->runs_again[i])
+            PPS_TRY(emit_op(l, i, IR_PHASE_F, values));
     for (uint32_t i = l->c->ops.n; i-- > 0;) {
         if (pass != PPS_PASS_BW && l->runs_bi[i])
             PPS_TRY(emit_op(l, i, IR_PHASE_BI, values));
@@ -224,7 +232,7 @@ static pps_status build(layout *l, pass_chunk *chunk, pps_pass pass)
                     PPS_TRY(gradient(l, op->out[o], true, &unused));
         }
     }
-    PPS_TRY(layout_finish(l, pass == PPS_PASS_BI ? &chunk->held_bytes : NULL));
+    PPS_TRY(layout_finish(l, pass == PPS_PASS_BI ? &chunk->held_bytes[l->variant] : NULL));
     if (pass != PPS_PASS_BI)
         return PPS_OK;
     /* tell BW where things are: HELD offsets, or the link whose gradient it is */
@@ -247,28 +255,74 @@ static pps_status build(layout *l, pass_chunk *chunk, pps_pass pass)
     return PPS_OK;
 }
 
-static pps_status layout_chunk(layout *l, uint32_t c)
+/* What F, and then the backward passes, run where nothing is kept. */
+static pps_status build_again(layout *l, pass_chunk *chunk)
+{
+    const dag_chunk *k = &l->cx->dag->chunks[l->chunk];
+    l->variant = PASS_RECOMPUTES;
+    layout_homes_again(l, PPS_PASS_F);
+    PPS_TRY(build(l, chunk, PPS_PASS_F));
+    layout_homes_again(l, PPS_PASS_B);
+    PPS_TRY(build(l, chunk, PPS_PASS_B));
+    PPS_TRY(build(l, chunk, PPS_PASS_BI));
+    layout_homes_again(l, PPS_PASS_BW);
+    return k->w != IR_NONE ? build(l, chunk, PPS_PASS_BW) : PPS_OK;
+}
+
+static pps_status build_kept(layout *l, pass_chunk *chunk)
+{
+    const dag_chunk *k = &l->cx->dag->chunks[l->chunk];
+    l->variant = PASS_KEEPS;
+    PPS_TRY(build(l, chunk, PPS_PASS_F));
+    if (k->b == IR_NONE)
+        return PPS_OK;
+    PPS_TRY(build(l, chunk, PPS_PASS_B));
+    PPS_TRY(build(l, chunk, PPS_PASS_BI));
+    return k->w != IR_NONE ? build(l, chunk, PPS_PASS_BW) : PPS_OK;
+}
+
+/* Which variants the chunk's microbatches run. One that keeps nothing anyway recomputes nothing. */
+static void find_variants(const layout *l, bool ret[PASS_VARIANTS])
+{
+    const pass_cx *cx = l->cx;
+    dag *d = cx->dag;
+    ret[PASS_KEEPS] = d->kept == NULL;
+    ret[PASS_RECOMPUTES] = false;
+    for (uint32_t m = 0; m < d->n_mb && d->kept != NULL; m++) {
+        size_t at = (size_t)l->chunk * d->n_mb + m;
+        if (d->kept[at] == DAG_RECOMPUTE && l->recomputes)
+            cx->program->directives[cx->kept_by[at]].applied = true;
+        else if (d->kept[at] == DAG_RECOMPUTE)
+            d->kept[at] = DAG_KEEP;
+        ret[pass_variant_of(d, l->chunk, m)] = true;
+    }
+}
+
+static pps_status start_chunk(layout *l, uint32_t c)
 {
     pass_cx *cx = l->cx;
     const dag *d = cx->dag;
     const ir_graph *g = cx->program->graph;
-    pass_chunk *chunk = &cx->chunks[c];
+    uint32_t at = 0;
     l->chunk = c;
     l->c = &g->chunks[c];
     l->b = cx->local_rows[d->chunks[c].group];
     l->ep = d->chunks[c].ep;
+    l->recomputes = false;
     PASS_ALLOC(l->saves, cx->scratch, l->c->ops.n);
+    PASS_ALLOC(l->save_reads, cx->scratch, l->c->ops.n);
+    PASS_ALLOC(l->save_values, cx->scratch, l->c->ops.n);
     PASS_ALLOC(l->held_h, cx->scratch, l->c->ops.n);
     PASS_ALLOC(l->runs_bi, cx->scratch, l->c->ops.n);
     PASS_ALLOC(l->runs_bw, cx->scratch, l->c->ops.n);
+    PASS_ALLOC(l->runs_again, cx->scratch, l->c->ops.n);
     /* only this chunk's tensors matter: reset those */
-    uint32_t at = 0;
     for (uint32_t i = 0; i < l->c->ops.n; i++) {
         const ir_op *op = layout_op(l, i);
         for (uint32_t k = 0; k < op->n_in + op->n_out; k++) {
             ir_id t = k < op->n_in ? op->in[k] : op->out[k - op->n_in];
             l->uses[t] = 0;
-            l->has_d[t] = 0;
+            l->has_d[t] = l->reads[t] = 0;
             l->homes[t] = (home){.what = BIND_WORK};
         }
     }
@@ -283,16 +337,36 @@ static pps_status layout_chunk(layout *l, uint32_t c)
         }
     }
     PASS_ALLOC(l->contrib_list, cx->scratch, at);
+    return PPS_OK;
+}
+
+static pps_status layout_chunk(layout *l, uint32_t c)
+{
+    pass_chunk *chunk = &l->cx->chunks[c];
+    bool variants[PASS_VARIANTS];
+    PPS_TRY(start_chunk(l, c));
+    for (int i = 0; i < PASS_VARIANTS * PPS_PASS_COUNT; i++)
+        chunk->programs[i / PPS_PASS_COUNT][i % PPS_PASS_COUNT].id = IR_NONE;
     layout_homes(l, chunk);
-    for (int pass = 0; pass < PPS_PASS_COUNT; pass++)
-        chunk->programs[pass].id = IR_NONE;
-    PPS_TRY(build(l, chunk, PPS_PASS_F));
-    if (d->chunks[c].b == IR_NONE)
-        return PPS_OK;
-    PPS_TRY(build(l, chunk, PPS_PASS_B));
-    PPS_TRY(build(l, chunk, PPS_PASS_BI));
-    if (d->chunks[c].w != IR_NONE)
-        PPS_TRY(build(l, chunk, PPS_PASS_BW));
+    find_variants(l, variants);
+    if (variants[PASS_KEEPS])
+        PPS_TRY(build_kept(l, chunk));
+    return variants[PASS_RECOMPUTES] ? build_again(l, chunk) : PPS_OK;
+}
+
+static pps_status check_effect(pass_cx *cx)
+{
+    const ir_program *p = cx->program;
+    char text[256];
+    for (uint32_t i = 0; i < p->n_directives; i++) {
+        const ir_directive *s = &p->directives[i];
+        if (p->kinds[i] != PPS_DIR_RECOMPUTE || s->applied)
+            continue;
+        return pps_diag_done(
+            pass_diag(cx, s, s->source->subject_span, 410,
+                      "recompute has no effect: %s keeps nothing between its passes but its inputs",
+                      pass_filter_text(cx, &s->filter, text, sizeof text)));
+    }
     return PPS_OK;
 }
 
@@ -308,6 +382,7 @@ pps_status pass_layout(pass_cx *cx)
     PASS_ALLOC(l.grads, cx->scratch, g->n_tensors);
     PASS_ALLOC(l.contrib, cx->scratch, g->n_tensors);
     PASS_ALLOC(l.has_d, cx->scratch, g->n_tensors);
+    PASS_ALLOC(l.reads, cx->scratch, g->n_tensors);
     uint32_t slots = 0;
     for (uint32_t c = 0; c < g->n_chunks; c++) {
         PPS_TRY(layout_chunk(&l, c));
@@ -315,5 +390,5 @@ pps_status pass_layout(pass_cx *cx)
         slots += g->chunks[c].n_loss;
     }
     cx->n_loss_step = slots;
-    return PPS_OK;
+    return check_effect(cx);
 }

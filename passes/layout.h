@@ -41,13 +41,19 @@ typedef struct layout {
     ir_range *contrib; /* [n_tensors] in contrib_list */
     where *contrib_list;
     uint8_t *has_d; /* [n_tensors] */
+    uint8_t *reads; /* [n_tensors] of those made here: which passes read it, LAYOUT_IN_* */
     /* by op of the chunk (position) */
     home (*saves)[4];
-    uint64_t (*held_h)[4]; /* offsets in HELD */
+    uint8_t (*save_reads)[4]; /* LAYOUT_IN_* */
+    uint64_t (*held_h)[4];    /* offsets in HELD */
     uint8_t *runs_bi, *runs_bw;
+    uint8_t *runs_again; /* F's kernel, in the backward that recomputes */
+    bool recomputes;     /* which a chunk does that has any of those */
     /* the program being built */
     pass_program *program;
     pps_pass pass;
+    pass_variant variant;
+    where (*save_values)[4]; /* where this pass has an s operand without a home */
     temp *temps;
     uint32_t n_temps, cap_temps;
     where *operands;
@@ -57,10 +63,15 @@ typedef struct layout {
     uint32_t n_loss;
 } layout;
 
-/* layout_homes.c: which ops run BI and BW here, and which tensors get a gradient. */
+enum { LAYOUT_IN_BI = 1, LAYOUT_IN_BW = 2 };
+
+/* layout_homes.c: which ops run BI and BW here, which tensors get a gradient, what the two read
+ * of F, and which of F's kernels make that. */
 void layout_backward(layout *l);
 /* Homes of tensors and saved operands, and the sizes of the chunk's SAVE blocks. */
 void layout_homes(layout *l, pass_chunk *ret);
+/* Homes for `pass` where nothing is kept: before BW's, BI's program must be there. */
+void layout_homes_again(layout *l, pps_pass pass);
 /* Does the op's kernel of `phase` have an operand of this kind? */
 bool layout_has_letter(const ir_op *op, ir_phase phase, char letter);
 /* Room for `bytes` behind `*end`, which moves to its end: sizes stay exact, begins are aligned. */
@@ -74,6 +85,8 @@ pps_status layout_temp(layout *l, uint64_t bytes, bool held, where *ret);
 /* Where `h` is; BIND_WORK: in a new temporary of `bytes`. */
 pps_status layout_at_home(layout *l, home h, uint64_t bytes, where *ret);
 pps_status layout_value(layout *l, ir_id t, where *values, where *ret);
+/* An s operand of op `i`. */
+pps_status layout_saved(layout *l, uint32_t i, ir_operand s, where *ret);
 /* A parameter or its gradient: stored for good, or in a buffer of its bucket's window. */
 pps_status layout_param(layout *l, ir_id param, where_kind kind, where *ret);
 pps_status layout_push_operand(layout *l, where w);

@@ -81,6 +81,12 @@ pps_status layout_push_kernel(layout *l, plan_kernel k, uint32_t first_operand)
     return PPS_OK;
 }
 
+/* Does BI make this, which F made already, for BW too? */
+static bool for_bw(const layout *l, uint8_t reads)
+{
+    return l->pass == PPS_PASS_BI && (reads & LAYOUT_IN_BW) != 0;
+}
+
 pps_status layout_value(layout *l, ir_id t, where *values, where *ret)
 {
     const ir_graph *g = l->cx->program->graph;
@@ -91,8 +97,22 @@ pps_status layout_value(layout *l, ir_id t, where *values, where *ret)
     if (l->homes[t].what != BIND_WORK)
         return layout_at_home(l, l->homes[t], 0, ret);
     if (values[t].kind == W_NONE) /* a temporary of F, made on first mention */
-        PPS_TRY(layout_temp(l, pass_tensor_bytes(l->cx, t, l->chunk), false, &values[t]));
+        PPS_TRY(layout_temp(l, pass_tensor_bytes(l->cx, t, l->chunk), for_bw(l, l->reads[t]),
+                            &values[t]));
     *ret = values[t];
+    return PPS_OK;
+}
+
+pps_status layout_saved(layout *l, uint32_t i, ir_operand s, where *ret)
+{
+    home h = l->saves[i][s.index];
+    where *value = &l->save_values[i][s.index];
+    if (h.what != BIND_WORK)
+        return layout_at_home(l, h, 0, ret);
+    if (value->kind == W_NONE)
+        PPS_TRY(layout_temp(l, layout_extra_bytes(l, layout_op(l, i), s),
+                            for_bw(l, l->save_reads[i][s.index]), value));
+    *ret = *value;
     return PPS_OK;
 }
 

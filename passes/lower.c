@@ -185,22 +185,18 @@ static pps_status touch(lower *l, uint32_t life, uint32_t step)
     return PPS_OK;
 }
 
-static const pass_program *program_of(const pass_cx *cx, uint32_t v)
-{
-    const dag_run *r = &cx->dag->runs[cx->dag->node_run[v]];
-    return &cx->chunks[r->chunk].programs[dag_pass(cx->dag, v)];
-}
-
 static pps_status compute(lower *l, uint32_t v, uint32_t step)
 {
     pass_cx *cx = l->cx;
     const dag_run *r = &cx->dag->runs[cx->dag->node_run[v]];
     plan_step *s = &l->plan->steps[step];
-    const pass_program *program = program_of(cx, v);
+    const pass_program *program = pass_program_of(cx, v);
     uint32_t entry = cx->node_entry[v];
     s->row_group = cx->node_slot[v];
     if (cx->node_overlap[v])
         s->flags |= PLAN_STEP_OVERLAP;
+    if (r->pass == PPS_PASS_BI && pass_variant_of(cx->dag, r->chunk, s->mb) == PASS_RECOMPUTES)
+        s->flags |= PLAN_STEP_RECOMPUTE;
     if (entry != IR_NONE) {
         uint32_t place = l->origin_place[cx->program->entries[entry].origin];
         s->place = place != 0 ? place : s->place;
@@ -229,7 +225,7 @@ static pps_status make_step(lower *l, uint32_t v, uint32_t step)
                      .pass = (uint8_t)pass,
                      .flags = r->flags,
                      .stream = r->stream,
-                     .work = l->work_of[2 * run + (r->kind == PLAN_COMPUTE && pass == PPS_PASS_B)],
+                     .work = l->work_of[lower_work(d, v)],
                      .mb = dag_mb(d, v),
                      .bindings = l->plan->n_bindings,
                      .seq = plan_is(r->kind, PLAN_LOCAL) ? 0 : cx->seq[v],
@@ -322,7 +318,8 @@ static pps_status start_group(lower *l, uint32_t group, uint32_t *ret_bindings)
         uint32_t v = cx->issue[issue.begin + i];
         bool is_compute = d->runs[d->node_run[v]].kind == PLAN_COMPUTE;
         n_compute += is_compute;
-        *ret_bindings += is_compute ? program_of(cx, v)->binds.n : lower_comm_lives(b, v, lives);
+        *ret_bindings +=
+            is_compute ? pass_program_of(cx, v)->binds.n : lower_comm_lives(b, v, lives);
     }
     l->n_lives = b->n_lives[group];
     PASS_ALLOC(l->lives, l->mem, l->n_lives + n_compute);

@@ -94,10 +94,11 @@ pps_status lower_buffers_init(lower_buffers *b, pass_cx *cx)
     uint32_t n = d->n_links * LINK_FAMILIES + 2 * d->n_buckets;
     *b = (lower_buffers){.cx = cx};
     for (uint32_t c = 0; c < g->n_chunks; c++)
-        n += g->chunks[c].out.n + 3;
+        n += g->chunks[c].out.n + 4;
     PASS_ALLOC(b->families, cx->phase, n);
     PASS_ALLOC(b->chunk_out, cx->phase, g->n_chunks);
     PASS_ALLOC(b->chunk_save, cx->phase, g->n_chunks);
+    PASS_ALLOC(b->chunk_held, cx->phase, g->n_chunks);
     PASS_ALLOC(b->link, cx->phase, (size_t)d->n_links * LINK_FAMILIES);
     PASS_ALLOC(b->n_lives, cx->phase, d->n_groups);
     for (uint32_t c = 0; c < g->n_chunks; c++) {
@@ -108,7 +109,11 @@ pps_status lower_buffers_init(lower_buffers *b, pass_cx *cx)
                        PLAN_BLOCK_ACT);
         b->chunk_save[c] = add_family(b, group, cx->chunks[c].save_bi_bytes, PLAN_BLOCK_SAVE);
         add_family(b, group, cx->chunks[c].save_bw_bytes, PLAN_BLOCK_HELD);
-        add_family(b, group, cx->chunks[c].held_bytes, PLAN_BLOCK_HELD);
+        add_family(b, group, cx->chunks[c].held_bytes[PASS_KEEPS], PLAN_BLOCK_HELD);
+        b->chunk_held[c] = IR_NONE;
+        if (cx->chunks[c].held_bytes[PASS_RECOMPUTES] > 0)
+            b->chunk_held[c] =
+                add_family(b, group, cx->chunks[c].held_bytes[PASS_RECOMPUTES], PLAN_BLOCK_HELD);
     }
     for (uint32_t l = 0; l < d->n_links; l++)
         link_families(b, l);
@@ -179,6 +184,8 @@ uint32_t lower_bind_life(const lower_buffers *b, const pass_bind *bind, uint32_t
     case BIND_SAVE_BW:
         return b->families[b->chunk_save[chunk] + 1].base + mb;
     case BIND_HELD:
+        if (pass_variant_of(d, chunk, mb) == PASS_RECOMPUTES)
+            return b->families[b->chunk_held[chunk]].base + mb;
         return b->families[b->chunk_save[chunk] + 2].base + mb;
     case BIND_PARAMS:
         return b->families[b->bucket_params[bind->index]].base +

@@ -55,6 +55,11 @@ bool pass_match_chunk(const pass_cx *cx, const ir_filter *f, uint32_t chunk, pas
     return true;
 }
 
+bool pass_match_mb(const pass_cx *cx, const ir_term *t, uint32_t mb)
+{
+    return t == NULL || t->kind != PPS_TERM_SET || in_set(cx->program, t, mb);
+}
+
 const char *pass_filter_text(const pass_cx *cx, const ir_filter *f, char *buffer, size_t n)
 {
     static const char *const passes[] = {"F", "B", "BI", "BW"};

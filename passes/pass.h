@@ -31,9 +31,13 @@ typedef struct pass_program {
     uint64_t work_bytes;
 } pass_program;
 
+/* What a chunk runs where what F keeps stays in memory, and where it is made again. */
+typedef enum pass_variant { PASS_KEEPS, PASS_RECOMPUTES, PASS_VARIANTS } pass_variant;
+
 typedef struct pass_chunk { /* layout of a chunk, for one microbatch on one rank */
-    pass_program programs[PPS_PASS_COUNT];
-    uint64_t save_bi_bytes, save_bw_bytes, held_bytes;
+    pass_program programs[PASS_VARIANTS][PPS_PASS_COUNT];
+    uint64_t save_bi_bytes, save_bw_bytes; /* only PASS_KEEPS saves anything */
+    uint64_t held_bytes[PASS_VARIANTS];
     uint32_t
         loss_first; /* first loss slot of microbatch 0; the next microbatch's are n_loss_step on */
 } pass_chunk;
@@ -50,6 +54,9 @@ typedef struct pass_cx {
     arena *phase;    /* as long as one pass */
     dag *dag;
     uint32_t *local_rows; /* [n_groups] batch rows of one microbatch on one rank */
+
+    /* keep */
+    uint32_t *kept_by; /* [n_chunks * n_mb] directive behind dag.kept, or IR_NONE; NULL: none */
 
     /* order */
     uint32_t **order_of;   /* [n_groups] its compute nodes in order, updates last */
@@ -106,6 +113,8 @@ typedef struct pass_match {
     const ir_term *comm;
 } pass_match;
 bool pass_match_chunk(const pass_cx *cx, const ir_filter *f, uint32_t chunk, pass_match *ret);
+/* Does a term on the split tag name microbatch `mb`? NULL names all. */
+bool pass_match_mb(const pass_cx *cx, const ir_term *t, uint32_t mb);
 /* A directive's "filter text" for messages: {PP: 0, EP: *}. */
 const char *pass_filter_text(const pass_cx *cx, const ir_filter *f, char *buffer, size_t n);
 /* The region must be placed on exactly the directive's devices (E0404). */
@@ -165,6 +174,18 @@ pps_status pass_prove_memory(pps_state *st, const plan_set *set, const plan *p, 
 
 /* prove_buckets.c: gradients reach their updates, and parameters their readers, in every plan. */
 pps_status prove_buckets(pps_state *st, const plan_set *set);
+
+static inline pass_variant pass_variant_of(const dag *d, uint32_t chunk, uint32_t mb)
+{
+    return dag_keeps(d, chunk, mb) == DAG_RECOMPUTE ? PASS_RECOMPUTES : PASS_KEEPS;
+}
+/* The program of a compute node. */
+static inline const pass_program *pass_program_of(const pass_cx *cx, uint32_t node)
+{
+    const dag_run *r = &cx->dag->runs[cx->dag->node_run[node]];
+    pass_variant variant = pass_variant_of(cx->dag, r->chunk, node - r->first);
+    return &cx->chunks[r->chunk].programs[variant][dag_pass(cx->dag, node)];
+}
 
 /* sizes.c: cx->local_rows (E0210 where the batch does not divide); bytes of `tensor` as `chunk`
  * holds it, for one microbatch on one rank. */

@@ -40,6 +40,8 @@ static const char *const scripts[] = {
     "  replicate {PP: s} on d reduce dp bucket 0.02\n"
     "  shard {PP: s, EP: *} on d stream ep\n"
     "}\n"
+    "recompute {PP: [0, 3], MB: 1..3}\n"
+    "recompute {PP: 1, EP: *}\n"
     "order dualpipev(2, 4)\n",
 
     /* a residual over two stages: several uses of one tensor; regions inside regions */
