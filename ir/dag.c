@@ -19,6 +19,8 @@ pps_pass dag_pass(const dag *d, uint32_t node)
 bool dag_alive(const dag *d, uint32_t node)
 {
     const dag_run *r = &d->runs[d->node_run[node]];
+    if (plan_is(r->kind, PLAN_COPY))
+        return dag_keeps(d, r->chunk, node - r->first) == DAG_OFFLOAD;
     return r->kind != PLAN_COMPUTE || r->pass != PPS_PASS_BW ||
            dag_split(d, r->chunk, node - r->first);
 }
@@ -59,6 +61,10 @@ int dag_label(const dag *d, uint32_t node, char *buffer, size_t n)
                         node - r->first);
     if (dag_of_bucket(r))
         return snprintf(buffer, n, "%s(bucket %u)", plan_step_name(r->kind), r->chunk);
+    if (plan_is(r->kind, PLAN_COPY)) {
+        label_op(d, r->chunk, (pps_pass)r->pass, node - r->first, op, sizeof op);
+        return snprintf(buffer, n, "%s(%s)", plan_step_name(r->kind), op);
+    }
     uint32_t chunk = r->kind == PLAN_COMPUTE ? r->chunk
                      : r->kind == PLAN_RECV
                          ? (r->pass == PPS_PASS_F ? d->links[r->link].dst : d->links[r->link].src)

@@ -20,7 +20,10 @@
  *     BW(c) --> ALL_REDUCE(bucket) --> UPDATE(bucket)
  *
  * What a forward pass keeps for the backward pass of its own chunk, `kept` says per (chunk,
- * microbatch): kept it is on the device, unless it is dropped and made again.
+ * microbatch): on the device, or nowhere and made again, or in host memory until it is needed:
+ *
+ *     F(c) --> OFFLOAD --> FETCH --> B(c)      for what BI reads, and for what BW reads; the last
+ *                                              edge is a node's, not the run's
  *
  * Under `zero` a bucket's runs may have one node per window of microbatches (n = windows), which
  * the zero pass adds once the order is known:
@@ -36,7 +39,7 @@
 
 typedef struct dag_run {
     uint8_t kind;  /* plan_step_kind */
-    uint8_t pass;  /* pps_pass: F, BI for every backward node (B or BI), BW */
+    uint8_t pass;  /* pps_pass: F, BI for every backward node (B or BI), BW; copies: BI or BW */
     uint8_t flags; /* PLAN_A2A_RETURN */
     uint16_t group, stream;
     uint32_t chunk; /* COMPUTE: its chunk; hops: the consumer chunk; PLAN_BUCKET kinds: bucket */
@@ -67,15 +70,17 @@ typedef struct dag_chunk { /* what directives made of a graph chunk */
     uint32_t group;        /* IR_NONE until placed */
     uint32_t place;        /* directive indices, IR_NONE when there is none */
     uint32_t replicate, shard;
-    uint32_t ep;       /* ranks that share its experts; 1 */
-    uint32_t f, b, w;  /* runs: F, B/BI, BW; IR_NONE where the pass has nothing to do */
-    ir_range in_links; /* link ids: [dag.link_lists], by input index */
+    uint32_t ep;                   /* ranks that share its experts; 1 */
+    uint32_t f, b, w;              /* runs: F, B/BI, BW; IR_NONE where the pass has nothing to do */
+    uint32_t offload[2], fetch[2]; /* runs, or IR_NONE: of what BI reads, of what BW does */
+    ir_range in_links;             /* link ids: [dag.link_lists], by input index */
     ir_range out_links;
 } dag_chunk;
 
 typedef enum dag_keep { /* what becomes of what F keeps for its own chunk's backward */
                         DAG_KEEP,
                         DAG_RECOMPUTE, /* nothing is kept: B or BI runs F's kernels again */
+                        DAG_OFFLOAD,   /* it is copied to host memory, and back before B or BI */
 } dag_keep;
 
 typedef struct dag_group {

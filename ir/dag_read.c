@@ -280,7 +280,9 @@ static pps_status read_chunks(reader *r)
                                    .shard = IR_NONE,
                                    .f = IR_NONE,
                                    .b = IR_NONE,
-                                   .w = IR_NONE};
+                                   .w = IR_NONE,
+                                   .offload = {IR_NONE, IR_NONE},
+                                   .fetch = {IR_NONE, IR_NONE}};
         PPS_TRY(numbered(r, "chunk ", c));
         PPS_TRY(expect(r, " {"));
         PPS_TRY(read_tags(r, c));
@@ -319,7 +321,11 @@ static pps_status read_marks(reader *r, const char *word, uint8_t *marks, uint8_
             }
             if (first < from)
                 return fail(r, "microbatch %u is out of order", first);
-            memset(marks + (size_t)c * d->n_mb + first, value, (size_t)end - first);
+            for (uint32_t m = first; m < end; m++) {
+                if (marks[(size_t)c * d->n_mb + m] != 0)
+                    return fail(r, "microbatch %u of chunk %u is marked already", m, c);
+                marks[(size_t)c * d->n_mb + m] = value;
+            }
             from = (uint32_t)end + 1;
         } while (next_is(r, " "));
         PPS_TRY(line_end(r));
@@ -330,10 +336,11 @@ static pps_status read_marks(reader *r, const char *word, uint8_t *marks, uint8_
 static pps_status read_kept(reader *r)
 {
     dag *d = r->d;
-    if (!next_is(r, "recompute "))
+    if (!next_is(r, "recompute ") && !next_is(r, "offload "))
         return PPS_OK;
     READ_ALLOC(d->kept, (size_t)r->graph->n_chunks * d->n_mb);
-    return read_marks(r, "recompute", d->kept, DAG_RECOMPUTE);
+    PPS_TRY(read_marks(r, "recompute", d->kept, DAG_RECOMPUTE));
+    return read_marks(r, "offload", d->kept, DAG_OFFLOAD);
 }
 
 /* Links come by consumer and its inputs: these lists are ranges; the producers' need sorting. */
@@ -464,6 +471,10 @@ static uint32_t *run_home(const dag *d, const dag_run *run)
         return &d->buckets[run->chunk].gather;
     case PLAN_CLEAR:
         return &d->buckets[run->chunk].clear;
+    case PLAN_OFFLOAD:
+        return &d->chunks[run->chunk].offload[run->pass == PPS_PASS_BW];
+    case PLAN_FETCH:
+        return &d->chunks[run->chunk].fetch[run->pass == PPS_PASS_BW];
     case PLAN_UPDATE:
     case PLAN_STEP_KIND_COUNT:
         break;
@@ -490,7 +501,9 @@ static pps_status read_subject(reader *r, dag_run *run)
         PPS_TRY(below(r, " chunk=", r->graph->n_chunks, &run->chunk));
         group = d->chunks[run->chunk].group;
     }
-    if (run->kind != PLAN_COMPUTE && !dag_of_bucket(run)) {
+    if (plan_is(run->kind, PLAN_COPY) && run->pass == PPS_PASS_F)
+        return fail(r, "a copy is of what B or BW reads");
+    if (plan_communicates(run->kind) && !dag_of_bucket(run)) {
         PPS_TRY(below(r, " link=", d->n_links, &run->link));
         const dag_link *k = &d->links[run->link];
         if (run->pass == PPS_PASS_BW || run->chunk != (run->pass == PPS_PASS_F ? k->dst : k->src))

@@ -155,6 +155,8 @@ void dag_dump(const dag *d, ir_print_fn print, void *ud)
         put_marks(&s, d, "split", c, d->split_bw + (size_t)c * d->n_mb, true);
     for (uint32_t c = 0; c < n_chunks && d->kept != NULL; c++)
         put_marks(&s, d, "recompute", c, d->kept + (size_t)c * d->n_mb, DAG_RECOMPUTE);
+    for (uint32_t c = 0; c < n_chunks && d->kept != NULL; c++)
+        put_marks(&s, d, "offload", c, d->kept + (size_t)c * d->n_mb, DAG_OFFLOAD);
     for (uint32_t l = 0; l < d->n_links; l++)
         put_link(&s, d, l);
     for (uint32_t b = 0; b < d->n_buckets; b++) {

@@ -10,7 +10,9 @@
  *   0        grad_offset ...                  act_offset        total_bytes
  *
  * Activations are slots packed by liveness: a step names its buffers by their byte offset from
- * act_offset ("bindings"); a program's operands name a binding and an offset inside it.
+ * act_offset ("bindings"); a program's operands name a binding and an offset inside it. A second
+ * block, of host_bytes, is host memory: what steps copy there and fetch back has slots of its own in
+ * it, which only host bindings name.
  *
  * Order. Steps of one plan are in issue order. Steps of one stream run one after the other in that
  * order; a step also waits for the steps in its wait list (on other streams). Nothing else orders
@@ -72,7 +74,7 @@ typedef enum plan_step_kind {
     PLAN_STEP_KIND_COUNT
 } plan_step_kind;
 
-enum { PLAN_LOCAL = 1, PLAN_TRANSFER = 2, PLAN_COLLECTIVE = 4, PLAN_BUCKET = 8 };
+enum { PLAN_LOCAL = 1, PLAN_TRANSFER = 2, PLAN_COLLECTIVE = 4, PLAN_BUCKET = 8, PLAN_COPY = 16 };
 static inline bool plan_is(unsigned kind, unsigned what) /* any of `what` */
 {
     static const uint8_t of[PLAN_STEP_KIND_COUNT] = {
@@ -81,6 +83,12 @@ static inline bool plan_is(unsigned kind, unsigned what) /* any of `what` */
 #undef STEP
     };
     return (of[kind] & what) != 0;
+}
+
+/* Between ranks: what has a sequence number. */
+static inline bool plan_communicates(unsigned kind)
+{
+    return plan_is(kind, PLAN_TRANSFER | PLAN_COLLECTIVE);
 }
 
 enum {                        /* plan_step.flags */
@@ -92,17 +100,17 @@ enum {                        /* plan_step.flags */
 /* What a run of steps has in common: the same work for every microbatch. */
 typedef struct plan_work {
     uint32_t program;    /* COMPUTE; else IR_NONE */
-    uint32_t chunk;      /* chunk (comm: the consumer's); PLAN_BUCKET kinds: bucket index */
+    uint32_t chunk; /* chunk (comm: the consumer's; copies: whose); PLAN_BUCKET kinds: bucket */
     uint32_t peer_group; /* SEND, RECV */
     uint32_t loss;       /* COMPUTE F: first loss slot of microbatch 0 */
     uint32_t width;      /* ALL_TO_ALL: bytes of one row */
     uint32_t experts;    /* COUNTS, ALL_TO_ALL */
-    uint64_t bytes;      /* payload: transfers, whole buckets exact; ALL_TO_ALL: most */
+    uint64_t bytes;      /* payload: transfers, copies, whole buckets exact; ALL_TO_ALL: most */
 } plan_work;
 
 typedef struct plan_step { /* 36 bytes: plans have millions */
     uint8_t kind;
-    uint8_t pass; /* pps_pass of the compute it belongs to */
+    uint8_t pass; /* pps_pass of the compute it belongs to; copies: BI or BW, whose values */
     uint8_t flags;
     uint8_t n_bindings;
     uint16_t stream; /* in plan_set.streams */
@@ -132,6 +140,7 @@ typedef enum plan_block_kind {
     PLAN_BLOCK_WORK,   /* within one step */
     PLAN_BLOCK_PARAMS, /* a bucket's parameters, gathered for a window */
     PLAN_BLOCK_GRADS,  /* a bucket's gradients, summed over a window, not yet over ranks */
+    PLAN_BLOCK_HOST,   /* in host memory: what F kept, from its copy there to the copy back */
 } plan_block_kind;
 
 typedef struct plan_param { /* a parameter as a group stores it */
@@ -179,6 +188,8 @@ typedef struct plan {
     uint32_t n_waits;
     plan_block *blocks;
     uint32_t n_blocks;
+    plan_block *host_blocks;
+    uint32_t n_host_blocks;
     plan_param *params;
     uint32_t n_params;
     plan_bucket *buckets;
@@ -188,6 +199,7 @@ typedef struct plan {
      */
     uint64_t act_offset, act_bytes, total_bytes;
     uint64_t max_live_bytes; /* lower bound on act_bytes: most bytes live at once */
+    uint64_t host_bytes, host_live_bytes; /* of host memory, and the lower bound on it */
     bool dropless;           /* act_bytes is a worst case: experts' rows depend on the data */
 } plan;
 
@@ -289,7 +301,12 @@ static inline plan_piece plan_piece_of(const plan *p, const plan_bucket *b, cons
         piece.end = piece.begin;
     return piece;
 }
-/* Bytes from act_offset of binding `i` of a step. */
+/* Is binding `i` of a step in host memory? Else it is among the activations. */
+static inline bool plan_host_binding(const plan_step *s, uint32_t i)
+{
+    return i == 1 && plan_is(s->kind, PLAN_COPY);
+}
+/* Bytes from act_offset, or from the begin of host memory, of binding `i` of a step. */
 static inline uint64_t plan_binding(const plan *p, const plan_step *s, uint32_t i)
 {
     return (uint64_t)p->bindings[s->bindings + i] * PLAN_ALIGN;

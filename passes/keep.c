@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * keep.c: `recompute F`: which chunks, in which microbatches, drop what their forward pass would
- * keep for their backward pass and make it again there. Marks (chunk, microbatch); what there is to
- * drop, and the programs that do without it, are the layout pass's, which also says whether a
- * directive had any effect.
+ * keep.c: `recompute F` and `offload F to host stream S`: which chunks, in which microbatches, do
+ * not leave on the device what their forward pass keeps for their backward pass. Marks (chunk,
+ * microbatch). What there is to keep, and the programs that make it again, are the layout pass's;
+ * the copies are the offload pass's. Both also say whether a directive had any effect.
  */
 #include "passes/pass.h"
 
@@ -36,26 +36,57 @@ static pps_status check_terms(pass_cx *cx, const ir_directive *s, const pass_mat
     return pps_diag_done(diag);
 }
 
-static pps_status keep_chunk(pass_cx *cx, uint32_t i, uint32_t c, const pass_match *m)
+static pps_status twice(pass_cx *cx, uint32_t i, uint32_t c, uint32_t mb)
 {
     const ir_program *p = cx->program;
     const ir_graph *g = p->graph;
+    const ir_directive *s = &p->directives[i];
+    uint32_t first = cx->kept_by[(size_t)c * cx->dag->n_mb + mb];
+    const char *how = p->kinds[i] == PPS_DIR_RECOMPUTE ? "recomputed twice" : "offloaded twice";
+    char tags[128];
+    if (p->kinds[i] != p->kinds[first])
+        how = "recomputed and offloaded";
+    pps_diag *diag =
+        pass_diag(cx, s, s->source->span, 431, "%s, microbatch %u, is %s",
+                  ir_tagset_text(g, g->chunks[c].tagset, tags, sizeof tags), mb, how);
+    pps_diag_also(diag, p->directives[first].source->span, "first here");
+    return pps_diag_done(diag);
+}
+
+/* The copies of a chunk are runs, which have one stream. */
+static pps_status check_stream(pass_cx *cx, uint32_t i, uint32_t c)
+{
+    const ir_program *p = cx->program;
+    const ir_directive *s = &p->directives[i];
+    char tags[128];
+    for (uint32_t mb = 0; mb < cx->dag->n_mb; mb++) {
+        uint32_t other = cx->kept_by[(size_t)c * cx->dag->n_mb + mb];
+        if (other == IR_NONE || p->kinds[other] != PPS_DIR_OFFLOAD ||
+            p->directives[other].stream == s->stream)
+            continue;
+        pps_diag *diag =
+            pass_diag(cx, s, s->source->span, 432, "%s is offloaded on two streams",
+                      ir_tagset_text(p->graph, p->graph->chunks[c].tagset, tags, sizeof tags));
+        pps_diag_also(diag, p->directives[other].source->span, "on another one here");
+        return pps_diag_done(diag);
+    }
+    return PPS_OK;
+}
+
+static pps_status mark_chunk(pass_cx *cx, uint32_t i, uint32_t c, const pass_match *m)
+{
+    const ir_program *p = cx->program;
     dag *d = cx->dag;
+    if (p->kinds[i] == PPS_DIR_OFFLOAD)
+        PPS_TRY(check_stream(cx, i, c));
     for (uint32_t mb = 0; mb < d->n_mb; mb++) {
         size_t at = (size_t)c * d->n_mb + mb;
         if (!pass_match_mb(cx, m->mb, mb))
             continue;
-        if (cx->kept_by[at] != IR_NONE) {
-            char tags[128];
-            const ir_directive *s = &p->directives[i];
-            ir_tagset_text(g, g->chunks[c].tagset, tags, sizeof tags);
-            pps_diag *diag = pass_diag(cx, s, s->source->span, 431,
-                                       "%s, microbatch %u, is recomputed twice", tags, mb);
-            pps_diag_also(diag, p->directives[cx->kept_by[at]].source->span, "first here");
-            return pps_diag_done(diag);
-        }
+        if (cx->kept_by[at] != IR_NONE)
+            return twice(cx, i, c, mb);
         cx->kept_by[at] = i;
-        d->kept[at] = DAG_RECOMPUTE;
+        d->kept[at] = p->kinds[i] == PPS_DIR_RECOMPUTE ? DAG_RECOMPUTE : DAG_OFFLOAD;
     }
     return PPS_OK;
 }
@@ -72,14 +103,14 @@ static pps_status apply(pass_cx *cx, uint32_t i)
         if (!pass_match_chunk(cx, &s->filter, c, &m))
             continue;
         PPS_TRY(check_terms(cx, s, &m));
-        PPS_TRY(keep_chunk(cx, i, c, &m));
+        PPS_TRY(mark_chunk(cx, i, c, &m));
         matched = true;
     }
     if (matched)
         return PPS_OK;
-    return pps_diag_done(pass_diag(cx, s, s->source->subject_span, 206,
-                                   "%s matches nothing to recompute",
-                                   pass_filter_text(cx, &s->filter, text, sizeof text)));
+    return pps_diag_done(pass_diag(cx, s, s->source->subject_span, 206, "%s matches nothing to %s",
+                                   pass_filter_text(cx, &s->filter, text, sizeof text),
+                                   pps_directive_word(s->source->kind)));
 }
 
 pps_status pass_keep(pass_cx *cx)
@@ -87,14 +118,7 @@ pps_status pass_keep(pass_cx *cx)
     dag *d = cx->dag;
     const ir_program *p = cx->program;
     for (uint32_t i = 0; i < p->n_directives; i++) {
-        if (p->kinds[i] == PPS_DIR_OFFLOAD) {
-            const ir_directive *s = &p->directives[i];
-            return pps_diag_done(
-                pass_diag(cx, s, s->source->span, 420,
-                          "this version keeps activations on the device: `%s` is not available",
-                          pps_directive_word(s->source->kind)));
-        }
-        if (p->kinds[i] != PPS_DIR_RECOMPUTE)
+        if (p->kinds[i] != PPS_DIR_RECOMPUTE && p->kinds[i] != PPS_DIR_OFFLOAD)
             continue;
         if (d->kept == NULL) {
             size_t n = (size_t)p->graph->n_chunks * d->n_mb;
@@ -103,6 +127,23 @@ pps_status pass_keep(pass_cx *cx)
             memset(cx->kept_by, 0xff, n * sizeof *cx->kept_by);
         }
         PPS_TRY(apply(cx, i));
+    }
+    return PPS_OK;
+}
+
+pps_status pass_copy_streams(pass_cx *cx)
+{
+    const ir_program *p = cx->program;
+    if (cx->dag->kept == NULL)
+        return PPS_OK;
+    PASS_ALLOC(cx->copy_streams, cx->scratch, p->n_directives);
+    for (uint32_t i = 0; i < p->n_directives; i++) {
+        uint16_t *streams = cx->copy_streams[i];
+        if (p->kinds[i] != PPS_DIR_OFFLOAD)
+            continue;
+        /* each way is a queue of its own: what is fetched never waits for what is copied out */
+        PPS_TRY(pass_stream(cx, p->directives[i].stream, "host", &streams[0]));
+        PPS_TRY(pass_back_stream(cx, streams[0], &streams[1]));
     }
     return PPS_OK;
 }

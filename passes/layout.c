@@ -281,8 +281,9 @@ static pps_status build_kept(layout *l, pass_chunk *chunk)
     return k->w != IR_NONE ? build(l, chunk, PPS_PASS_BW) : PPS_OK;
 }
 
-/* Which variants the chunk's microbatches run. One that keeps nothing anyway recomputes nothing. */
-static void find_variants(const layout *l, bool ret[PASS_VARIANTS])
+/* Which variants the chunk's microbatches run. One that keeps nothing anyway has nothing to
+ * recompute, or to offload. */
+static void find_variants(const layout *l, const pass_chunk *chunk, bool ret[PASS_VARIANTS])
 {
     const pass_cx *cx = l->cx;
     dag *d = cx->dag;
@@ -292,7 +293,7 @@ static void find_variants(const layout *l, bool ret[PASS_VARIANTS])
         size_t at = (size_t)l->chunk * d->n_mb + m;
         if (d->kept[at] == DAG_RECOMPUTE && l->recomputes)
             cx->program->directives[cx->kept_by[at]].applied = true;
-        else if (d->kept[at] == DAG_RECOMPUTE)
+        else if (d->kept[at] == DAG_RECOMPUTE || chunk->save_bi_bytes + chunk->save_bw_bytes == 0)
             d->kept[at] = DAG_KEEP;
         ret[pass_variant_of(d, l->chunk, m)] = true;
     }
@@ -348,7 +349,7 @@ static pps_status layout_chunk(layout *l, uint32_t c)
     for (int i = 0; i < PASS_VARIANTS * PPS_PASS_COUNT; i++)
         chunk->programs[i / PPS_PASS_COUNT][i % PPS_PASS_COUNT].id = IR_NONE;
     layout_homes(l, chunk);
-    find_variants(l, variants);
+    find_variants(l, chunk, variants);
     if (variants[PASS_KEEPS])
         PPS_TRY(build_kept(l, chunk));
     return variants[PASS_RECOMPUTES] ? build_again(l, chunk) : PPS_OK;

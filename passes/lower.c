@@ -12,7 +12,7 @@
  * A rank that only ever sends on a stream would never learn that what it sent has arrived, and
  * could never use those buffers again. So the first compute of a row group also waits for the sends
  * that the global order puts before the group before: they have mostly ended, and what follows the
- * global order cannot wait in a circle.
+ * global order cannot wait in a circle. The same goes for copies to host memory.
  */
 #include "passes/lower.h"
 
@@ -27,8 +27,9 @@ typedef struct lower {
     plan *plan;
     memory_life *lives;
     uint32_t n_lives;
-    uint32_t *touched; /* lives by first touch */
-    uint32_t n_touched;
+    struct touched { /* lives of a memory by first touch */
+        uint32_t *lives, n;
+    } device, host;
     uint32_t *clock;     /* [n_steps][n_streams]: step + 1 */
     uint32_t *stream_at; /* [n_streams] latest step + 1 */
     uint32_t *need;      /* [n_streams] */
@@ -81,7 +82,8 @@ static void needs_of(lower *l, uint32_t v)
             need(l, cx->extra_list[e]);
 }
 
-/* At the first compute of a row group: wait for sends that were due by the group before. */
+/* At the first compute of a row group: wait for sends and copies to host memory that were due by
+ * the group before. */
 static void settle(lower *l, uint32_t v)
 {
     const pass_cx *cx = l->cx;
@@ -94,9 +96,13 @@ static void settle(lower *l, uint32_t v)
     l->seq = cx->seq[v];
     for (uint32_t s = 1; s < cx->dag->n_streams; s++) {
         uint32_t next = l->settled[s];
-        for (; next != IR_NONE && cx->seq[issue[next]] < l->seq_before; next = l->next_on[next])
-            if (steps[next].kind == PLAN_SEND)
+        for (; next != IR_NONE; next = l->next_on[next]) {
+            bool copies = steps[next].kind == PLAN_OFFLOAD;
+            if (cx->seq[issue[next]] >= l->seq_before + copies)
+                break;
+            if (copies || steps[next].kind == PLAN_SEND)
                 need(l, issue[next]);
+        }
         l->settled[s] = next;
     }
 }
@@ -167,8 +173,9 @@ static pps_status touch(lower *l, uint32_t life, uint32_t step)
     if (m->units == 0)
         return PPS_OK;
     if (m->first == IR_NONE) {
+        struct touched *memory = m->what == PLAN_BLOCK_HOST ? &l->host : &l->device;
         m->first = step;
-        l->touched[l->n_touched++] = life;
+        memory->lives[memory->n++] = life;
     }
     m->last = step;
     for (uint32_t k = 0; k < m->n_access; k++)
@@ -228,13 +235,13 @@ static pps_status make_step(lower *l, uint32_t v, uint32_t step)
                      .work = l->work_of[lower_work(d, v)],
                      .mb = dag_mb(d, v),
                      .bindings = l->plan->n_bindings,
-                     .seq = plan_is(r->kind, PLAN_LOCAL) ? 0 : cx->seq[v],
+                     .seq = plan_communicates(r->kind) ? cx->seq[v] : 0,
                      .row_group = IR_NONE,
                      .place = l->run_place[run]};
     PPS_TRY(set_waits(l, v, step));
     if (r->kind == PLAN_COMPUTE)
         return compute(l, v, step);
-    if (!dag_of_bucket(r) && r->pass != PPS_PASS_F)
+    if (r->link != IR_NONE && r->pass != PPS_PASS_F)
         s->pass = dag_split(d, d->links[r->link].src, s->mb) ? PPS_PASS_BI : PPS_PASS_B;
     uint32_t n = lower_comm_lives(&l->buffers, v, lives);
     for (uint32_t i = 0; i < n; i++)
@@ -323,13 +330,16 @@ static pps_status start_group(lower *l, uint32_t group, uint32_t *ret_bindings)
     }
     l->n_lives = b->n_lives[group];
     PASS_ALLOC(l->lives, l->mem, l->n_lives + n_compute);
-    PASS_ALLOC(l->touched, l->mem, l->n_lives + n_compute);
-    l->n_touched = 0;
+    l->device.n = l->host.n = 0;
+    uint32_t n_host = 0;
     for (uint32_t i = 0; i < b->n_families; i++) {
         const family *f = &b->families[i];
+        n_host += f->group == group && f->what == PLAN_BLOCK_HOST ? f->n : 0;
         for (uint32_t m = 0; f->group == group && m < f->n; m++)
             l->lives[f->base + m] = memory_life_of(f->bytes, f->what);
     }
+    PASS_ALLOC(l->device.lives, l->mem, l->n_lives + n_compute);
+    PASS_ALLOC(l->host.lives, l->mem, n_host);
     return PPS_OK;
 }
 
@@ -344,30 +354,42 @@ static pps_status too_large(const lower *l)
     return pps_diag_done(diag);
 }
 
-static pps_status place_lives(lower *l)
+/* Places for what was touched of one memory, as blocks. */
+static pps_status place_memory(lower *l, const struct touched *memory, plan_block **ret_blocks,
+                               uint64_t *ret_bytes, uint64_t *ret_live)
 {
-    pass_cx *cx = l->cx;
-    plan *p = l->plan;
-    uint32_t n_streams = cx->dag->n_streams;
+    const plan *p = l->plan;
+    plan_block *blocks;
     pps_status status =
-        memory_place(l->mem, l->lives, l->touched, l->n_touched, p->steps, p->n_steps, l->clock,
-                     n_streams, &p->act_bytes, &p->max_live_bytes);
+        memory_place(l->mem, l->lives, memory->lives, memory->n, p->steps, p->n_steps, l->clock,
+                     l->cx->dag->n_streams, ret_bytes, ret_live);
     if (status == PPS_ERR_LIMIT)
         return too_large(l);
     PPS_TRY(status);
+    PASS_ALLOC(blocks, l->cx->mem, memory->n);
+    for (uint32_t i = 0; i < memory->n; i++) {
+        const memory_life *m = &l->lives[memory->lives[i]];
+        blocks[i] = (plan_block){.offset = m->offset,
+                                 .units = m->units,
+                                 .first = m->first,
+                                 .last = m->last,
+                                 .what = m->what,
+                                 .slack = m->slack};
+    }
+    *ret_blocks = blocks;
+    return PPS_OK;
+}
+
+static pps_status place_lives(lower *l)
+{
+    plan *p = l->plan;
+    PPS_TRY(place_memory(l, &l->device, &p->blocks, &p->act_bytes, &p->max_live_bytes));
+    if (l->host.n > 0)
+        PPS_TRY(place_memory(l, &l->host, &p->host_blocks, &p->host_bytes, &p->host_live_bytes));
+    p->n_blocks = l->device.n;
+    p->n_host_blocks = l->host.n;
     for (uint32_t i = 0; i < p->n_bindings; i++)
         p->bindings[i] = l->lives[p->bindings[i]].offset;
-    PASS_ALLOC(p->blocks, cx->mem, l->n_touched);
-    p->n_blocks = l->n_touched;
-    for (uint32_t i = 0; i < p->n_blocks; i++) {
-        const memory_life *m = &l->lives[l->touched[i]];
-        p->blocks[i] = (plan_block){.offset = m->offset,
-                                    .units = m->units,
-                                    .first = m->first,
-                                    .last = m->last,
-                                    .what = m->what,
-                                    .slack = m->slack};
-    }
     p->total_bytes = p->act_offset + p->act_bytes;
     return PPS_OK;
 }

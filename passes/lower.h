@@ -30,10 +30,12 @@ typedef struct lower_buffers {
     pass_cx *cx;
     family *families;
     uint32_t n_families;
-    uint32_t *chunk_out;                    /* [n_chunks] first family of its outputs */
-    uint32_t *chunk_save;                   /* [n_chunks] first of SAVE_BI, SAVE_BW, HELD */
-    uint32_t *chunk_held;                   /* [n_chunks] HELD where F is recomputed, or IR_NONE */
-    uint32_t *link;                         /* [n_links][LINK_FAMILIES] family, or IR_NONE */
+    uint32_t *chunk_out;  /* [n_chunks] first family of its outputs */
+    uint32_t *chunk_save; /* [n_chunks] first of SAVE_BI, SAVE_BW, HELD */
+    uint32_t *chunk_held; /* [n_chunks] HELD where F is recomputed, or IR_NONE */
+    uint32_t *chunk_host; /* [n_chunks] first of what OFFLOAD has: BI's and BW's saves in host
+                           * memory, then as fetched; or IR_NONE */
+    uint32_t *link;       /* [n_links][LINK_FAMILIES] family, or IR_NONE */
     uint32_t *bucket_params, *bucket_grads; /* [n_buckets] family, or IR_NONE */
     uint32_t *n_lives;                      /* [n_groups] lives of its families */
 } lower_buffers;

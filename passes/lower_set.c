@@ -179,6 +179,8 @@ pps_status lower_works(pass_cx *cx, uint32_t **ret)
             w.chunk = cx->bucket_index[r->chunk];
             if (r->kind != PLAN_UPDATE)
                 w.bytes = d->buckets[r->chunk].bytes;
+        } else if (plan_is(r->kind, PLAN_COPY)) {
+            w.bytes = pass_copy_bytes(cx, r);
         } else {
             const dag_link *k = &d->links[r->link];
             uint32_t sharded = k->exchange_at_dst ? k->dst : k->src;

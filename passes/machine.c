@@ -24,6 +24,8 @@ double machine_compute(const pass_cx *cx, uint32_t chunk, ir_phase phase)
 double machine_hop(const pass_cx *cx, const dag_run *r)
 {
     const pass_machine *m = machine_of(cx);
+    if (plan_is(r->kind, PLAN_COPY))
+        return m->latency + (double)pass_copy_bytes(cx, r) / m->bytes;
     if (r->link == IR_NONE)
         return m->latency;
     const dag_link *k = &cx->dag->links[r->link];

@@ -57,6 +57,7 @@ typedef struct pass_cx {
 
     /* keep */
     uint32_t *kept_by; /* [n_chunks * n_mb] directive behind dag.kept, or IR_NONE; NULL: none */
+    uint16_t (*copy_streams)[2]; /* [n_directives] of offload: out and back; before merging */
 
     /* order */
     uint32_t **order_of;   /* [n_groups] its compute nodes in order, updates last */
@@ -82,7 +83,7 @@ typedef struct pass_cx {
     /* schedule */
     uint32_t *jit; /* [n_nodes] SEND: compute node of the receiving group its transfer waits for */
     uint32_t *sorted; /* alive nodes in one global order */
-    uint32_t *seq;    /* [n_nodes] communications up to it in that order */
+    uint32_t *seq;    /* [n_nodes] communications and copies up to it in that order */
     uint32_t *issue;  /* nodes; group g's in group_issue[g], in issue order */
     ir_range *group_issue;
     uint32_t *step; /* [n_nodes] index in its group's issue order */
@@ -129,6 +130,10 @@ pps_status pass_stream(pass_cx *cx, uint32_t stream, const char *fallback, uint1
 /* The in-link of sharded `chunk` that brings the counts belonging to these expert rows. */
 uint32_t pass_counts_link(const dag *d, uint32_t chunk, ir_id rows);
 pps_status pass_buckets(pass_cx *cx); /* buckets.c, part of the dag pass */
+/* keep.c, part of the dag pass: cx->copy_streams. */
+pps_status pass_copy_streams(pass_cx *cx);
+/* The way back of a stream that carries transfers or copies: "pp" and "pp<". */
+pps_status pass_back_stream(pass_cx *cx, uint16_t stream, uint16_t *ret);
 
 /* interleave.c: merge the chains of an overlapped group's ops. `nodes` holds the ops' nodes one op
  * after the other, n[i] of op i; `ret` gets them in the order in which they are to run. */
@@ -139,6 +144,9 @@ pps_status pass_interleave(pass_cx *cx, const uint32_t *nodes, const uint32_t *n
 pps_status pass_transfer_order(pass_cx *cx);
 /* `src` before `dst`, because of `entry` (IR_NONE: see extra_entry). Before the schedule pass. */
 pps_status pass_add_extra(pass_cx *cx, uint32_t src, uint32_t dst, uint32_t entry);
+
+/* zero.c: arrays over nodes, when there are more than `n_before` of them. */
+pps_status pass_extend_nodes(pass_cx *cx, uint32_t n_before);
 
 /* zero.c: windows of a bucket, from 0: whose gathered parameters `chunk` reads in this pass of `mb`
  * (which it does), and into whose gradients microbatch `mb` is summed. */
@@ -185,6 +193,13 @@ static inline const pass_program *pass_program_of(const pass_cx *cx, uint32_t no
     const dag_run *r = &cx->dag->runs[cx->dag->node_run[node]];
     pass_variant variant = pass_variant_of(cx->dag, r->chunk, node - r->first);
     return &cx->chunks[r->chunk].programs[variant][dag_pass(cx->dag, node)];
+}
+
+/* offload.c: bytes that a node of OFFLOAD or FETCH copies. */
+static inline uint64_t pass_copy_bytes(const pass_cx *cx, const dag_run *r)
+{
+    const pass_chunk *c = &cx->chunks[r->chunk];
+    return r->pass == PPS_PASS_BW ? c->save_bw_bytes : c->save_bi_bytes;
 }
 
 /* sizes.c: cx->local_rows (E0210 where the batch does not divide); bytes of `tensor` as `chunk`

@@ -111,7 +111,9 @@ pps_status pass_place(pass_cx *cx)
                                    .ep = 1,
                                    .f = IR_NONE,
                                    .b = IR_NONE,
-                                   .w = IR_NONE};
+                                   .w = IR_NONE,
+                                   .offload = {IR_NONE, IR_NONE},
+                                   .fetch = {IR_NONE, IR_NONE}};
     PPS_TRY(make_groups(cx, group_of));
 
     const ir_directive *last = NULL;

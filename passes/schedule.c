@@ -222,6 +222,8 @@ static uint8_t priority_of(const dag *d, uint32_t v)
     case PLAN_ALL_GATHER:
     case PLAN_ALL_REDUCE:
     case PLAN_REDUCE_SCATTER:
+    case PLAN_OFFLOAD:
+    case PLAN_FETCH:
         return 2;
     case PLAN_CLEAR:
     case PLAN_COMPUTE:

@@ -370,8 +370,7 @@ static pps_status gather_edges(zero_cx *z)
     return PPS_OK;
 }
 
-/* Arrays over nodes, when there are more of them. */
-static pps_status extend_nodes(pass_cx *cx, uint32_t n_before)
+pps_status pass_extend_nodes(pass_cx *cx, uint32_t n_before)
 {
     uint32_t n = cx->dag->n_nodes, **arrays[] = {&cx->node_pos, &cx->node_slot, &cx->node_entry};
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) {
@@ -400,7 +399,7 @@ pps_status pass_zero(pass_cx *cx)
         if (d->buckets[b].zero >= 2)
             PPS_TRY(window_runs(&z, b));
     PPS_TRY(dag_seal(d));
-    PPS_TRY(extend_nodes(cx, n_nodes));
+    PPS_TRY(pass_extend_nodes(cx, n_nodes));
     for (uint32_t group = 0; group < d->n_groups; group++)
         PPS_TRY(reduce_edges(&z, group));
     PPS_TRY(gather_edges(&z));

@@ -81,6 +81,8 @@ static uint64_t cost_ns(const paced_self *self, const exec_rank *r, const plan_s
     case PLAN_ALL_TO_ALL:
     case PLAN_REDUCE_SCATTER:
     case PLAN_ALL_GATHER:
+    case PLAN_OFFLOAD:
+    case PLAN_FETCH:
         if (c->comm_ratio > 0)
             return (uint64_t)(c->comm_ratio * c->unit_ns);
         return (uint64_t)(c->latency_ns + (double)plan_work_of(r->set, s)->bytes * c->ns_per_byte);
@@ -183,7 +185,7 @@ static uint64_t met_ns(const paced_self *self, const exec_rank *r, const plan_st
 
 static bool communicates(const plan_step *s)
 {
-    return !plan_is(s->kind, PLAN_LOCAL);
+    return plan_communicates(s->kind);
 }
 
 static void account(const exec_rank *r, uint32_t step)

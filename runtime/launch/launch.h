@@ -41,6 +41,7 @@ typedef struct launch_result {
     /* [n_ranks]. Measured: the end of the highest bytes that changed in the arena; 0 on the paced
      * backend, which has no memory. */
     uint64_t *planned_bytes, *measured_bytes;
+    uint64_t *planned_host_bytes, *measured_host_bytes; /* [n_ranks] the same of host memory */
     char params_sha256[65];
     exec_mark **marks; /* [n_ranks][trace_steps * n_steps of its plan], or NULL without `trace` */
     /* [n_ranks] bytes that left each rank, of the first traced step, else of the last */

@@ -16,17 +16,17 @@ static const struct {
     const char *name, *devices, *rows;
     int stages;
 } schedules[] = {
-    {"gpipe", "loop_stages(2, 1, %d)", "gpipe(2, 6)", 2},
-    {"1f1b", "loop_stages(2, 1, %d)", "one_f_one_b(2, 6)", 2},
-    {"interleaved", "loop_stages(2, 2, %d)", "interleaved_1f1b(2, 6, 2)", 4},
-    {"zerobubble", "loop_stages(2, 1, %d)", "zerobubble(2, 6)", 2},
-    {"dualpipev", "v_stages(2, %d)", "dualpipev(2, 6)", 4},
+    {"gpipe", "loop_stages(4, 1, %d)", "gpipe(4, 8)", 4},
+    {"1f1b", "loop_stages(4, 1, %d)", "one_f_one_b(4, 8)", 4},
+    {"interleaved", "loop_stages(4, 2, %d)", "interleaved_1f1b(4, 8, 2)", 8},
+    {"zerobubble", "loop_stages(4, 1, %d)", "zerobubble(4, 8)", 4},
+    {"dualpipev", "v_stages(4, %d)", "dualpipev(4, 8)", 8},
 };
 
 /* Odd sizes: nothing but the plan's own alignment makes buffers end where others begin. */
-static const char llama[] = "train llama(tokens(12, 7), targets(), stages=%d, layers=4, dim=12, "
+static const char llama[] = "train llama(tokens(16, 7), targets(), stages=%d, layers=8, dim=12, "
                             "heads=2, kv_heads=1, hidden=11, vocab=31) optimizer sgd(lr=0.1)\n";
-static const char moe[] = "train qwen3_moe(tokens(12, 7), targets(), stages=%d, layers=4, dim=12, "
+static const char moe[] = "train qwen3_moe(tokens(16, 7), targets(), stages=%d, layers=8, dim=12, "
                           "heads=2, kv_heads=1, head_dim=6, experts=4, top_k=2, expert_hidden=7, "
                           "vocab=31, aux_loss=0.01) optimizer sgd(lr=0.1)\n";
 
@@ -47,7 +47,7 @@ void keep_open(compiled *c, const keep_case *k)
                      "let devices = %s\n"
                      "let pp, dp, ep, h = [stream(\"pp\"), stream(\"dp\"), stream(\"ep\"), "
                      "stream(\"h\")]\n"
-                     "split {} by MB into 6\n"
+                     "split {} by MB into 8\n"
                      "for s in 0..len(devices) {\n"
                      "  place {PP: s} on devices[s] stream pp\n",
                      model, devices);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * keep_case.h: scripts of a small model on a pipeline of two ranks, with and without directives
+ * keep_case.h: scripts of a small model on a pipeline of four ranks, with and without directives
  * about what forward passes keep.
  */
 #ifndef PPS_TEST_KEEP_CASE_H

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * test_parity.c: what F kept and what was made again are the same bits: losses, gradients and
- * parameters do not change, under any schedule, with replicas, sharded experts and zero; memory in
- * use is what was planned, and less than before.
+ * test_parity.c: what F kept, what was made again and what came back from host memory are the same
+ * bits: losses, gradients and parameters do not change, under any schedule, with replicas, sharded
+ * experts and zero; memory in use is what was planned, and less than before.
  */
 #include "keep_case.h"
 
@@ -35,8 +35,15 @@ static const char *const directives[] = {
     "recompute {}",
     "recompute {MB: 0..2}",
     "recompute {PP: 0}\nrecompute {PP: 1, MB: [0, 2, 5]}",
+    "offload {} to host",
+    "offload {PP: 0} to host stream h",
+    "offload {PP: 0, MB: 0..6} to host stream pp\nrecompute {MB: [6, 7]}",
 };
-static const char *const of_experts[] = {"recompute {EP: *}", "recompute {EP: -, MB: 1..5}"};
+static const char *const of_experts[] = {
+    "recompute {EP: *}",
+    "recompute {EP: -, MB: 1..5}",
+    "offload {EP: *} to host stream h\nrecompute {EP: -}",
+};
 
 static void same_run(const compiled *c, const outcome *a, const outcome *b)
 {
@@ -53,9 +60,14 @@ static void as_planned(const compiled *c, const outcome *o, bool shared)
 {
     for (uint32_t r = 0; r < c->set->n_ranks; r++) {
         uint64_t measured = o->result.measured_bytes[r], planned = o->result.planned_bytes[r];
+        uint64_t host = o->result.planned_host_bytes[r];
         if (shared ? measured > planned : measured != planned)
             fail_msg("rank %u: planned %llu, measured %llu", r, (unsigned long long)planned,
                      (unsigned long long)measured);
+        measured = o->result.measured_host_bytes[r];
+        if (shared ? measured > host : measured != host)
+            fail_msg("rank %u: %llu bytes of host memory planned, %llu measured", r,
+                     (unsigned long long)host, (unsigned long long)measured);
     }
 }
 
@@ -89,7 +101,7 @@ static void bits_do_not_change(void **state)
                 k.keep = directives[d];
                 check_case(k, &plain);
             }
-            for (size_t d = 0; d < 2 && k.experts; d++) {
+            for (size_t d = 0; d < sizeof of_experts / sizeof *of_experts && k.experts; d++) {
                 k.keep = of_experts[d];
                 check_case(k, &plain);
             }
@@ -98,37 +110,49 @@ static void bits_do_not_change(void **state)
         }
 }
 
-/* Peak and most bytes live of each rank; *ret_saved: in blocks that F keeps, at most at once. */
-static void peaks_of(const keep_case *k, uint64_t *ret_peak, uint64_t *ret_live)
+typedef struct peaks { /* by rank */
+    uint64_t total[8], live[8], host[8];
+} peaks;
+
+static peaks peaks_of(const keep_case *k)
 {
     compiled c;
+    peaks ret = {0};
     keep_open(&c, k);
+    assert_true(c.set->n_ranks <= 8);
     for (uint32_t r = 0; r < c.set->n_ranks; r++) {
         const plan *p = &c.set->plans[c.set->rank_group[r]];
-        ret_peak[r] = p->total_bytes;
-        ret_live[r] = p->max_live_bytes;
+        ret.total[r] = p->total_bytes;
+        ret.live[r] = p->max_live_bytes;
+        ret.host[r] = p->host_bytes;
     }
     zero_close(&c);
+    return ret;
 }
 
-/* GPipe holds all microbatches: what is dropped is most of its activations. */
+/* The first rank holds the most microbatches: it gains most. No rank loses. */
 static void peaks_fall(void **state)
 {
-    uint64_t kept[4], live[4], dropped[4], dropped_live[4];
     (void)state;
     for (int s = 0; s < N_SCHEDULES; s++)
         for (int i = 0; i < N_KINDS; i++) {
             keep_case k = {all_schedules[s], kinds[i].experts, kinds[i].shared, kinds[i].clauses,
                            ""};
-            peaks_of(&k, kept, live);
+            peaks kept = peaks_of(&k), dropped, away;
             k.keep = "recompute {}";
-            peaks_of(&k, dropped, dropped_live);
-            /* the first rank holds the most microbatches */
-            if (dropped[0] >= kept[0] || dropped_live[0] >= live[0])
-                fail_msg("%s, kind %d: %llu bytes kept, %llu recomputed", k.schedule, i,
-                         (unsigned long long)kept[0], (unsigned long long)dropped[0]);
-            if (s == 0 && i == 0)
-                assert_true(2 * dropped_live[0] < live[0]);
+            dropped = peaks_of(&k);
+            k.keep = "offload {} to host";
+            away = peaks_of(&k);
+            print_message("%s, kind %d: %llu kept, %llu recomputed, %llu offloaded and %llu on the "
+                          "host\n",
+                          k.schedule, i, (unsigned long long)kept.total[0],
+                          (unsigned long long)dropped.total[0], (unsigned long long)away.total[0],
+                          (unsigned long long)away.host[0]);
+            assert_true(dropped.total[0] < kept.total[0] && dropped.live[0] < kept.live[0]);
+            assert_true(away.total[0] < kept.total[0] && away.live[0] < kept.live[0]);
+            assert_true(kept.host[0] == 0 && dropped.host[0] == 0 && away.host[0] > 0);
+            for (int r = 0; r < 8; r++)
+                assert_true(dropped.live[r] <= kept.live[r] && away.live[r] <= kept.live[r]);
         }
 }
 
