@@ -36,12 +36,13 @@ static pps_status check_terms(pass_cx *cx, const ir_directive *s, const pass_mat
     return pps_diag_done(diag);
 }
 
-static pps_status twice(pass_cx *cx, uint32_t i, uint32_t c, uint32_t mb)
+static pps_status twice(pass_cx *cx, uint32_t i, uint32_t c, uint32_t index)
 {
     const ir_program *p = cx->program;
     const ir_graph *g = p->graph;
     const ir_directive *s = &p->directives[i];
-    uint32_t first = cx->kept_by[(size_t)c * cx->dag->n_mb + mb];
+    uint32_t first = cx->kept_by[(size_t)c * cx->dag->n_mb + index];
+    uint32_t mb = cx->dag->class_mbs[dag_class_of(cx->dag, c).begin + index];
     const char *how = p->kinds[i] == PPS_DIR_RECOMPUTE ? "recomputed twice" : "offloaded twice";
     char tags[128];
     if (p->kinds[i] != p->kinds[first])
@@ -59,8 +60,8 @@ static pps_status check_stream(pass_cx *cx, uint32_t i, uint32_t c)
     const ir_program *p = cx->program;
     const ir_directive *s = &p->directives[i];
     char tags[128];
-    for (uint32_t mb = 0; mb < cx->dag->n_mb; mb++) {
-        uint32_t other = cx->kept_by[(size_t)c * cx->dag->n_mb + mb];
+    for (uint32_t m = 0; m < dag_n_mb(cx->dag, c); m++) {
+        uint32_t other = cx->kept_by[(size_t)c * cx->dag->n_mb + m];
         if (other == IR_NONE || p->kinds[other] != PPS_DIR_OFFLOAD ||
             p->directives[other].stream == s->stream)
             continue;
@@ -73,20 +74,24 @@ static pps_status check_stream(pass_cx *cx, uint32_t i, uint32_t c)
     return PPS_OK;
 }
 
-static pps_status mark_chunk(pass_cx *cx, uint32_t i, uint32_t c, const pass_match *m)
+/* Those of the chunk's microbatches that `m` names. */
+static pps_status mark_chunk(pass_cx *cx, uint32_t i, uint32_t c, const pass_match *m,
+                             bool *ret_any)
 {
     const ir_program *p = cx->program;
     dag *d = cx->dag;
+    ir_range mbs = dag_class_of(d, c);
     if (p->kinds[i] == PPS_DIR_OFFLOAD)
         PPS_TRY(check_stream(cx, i, c));
-    for (uint32_t mb = 0; mb < d->n_mb; mb++) {
-        size_t at = (size_t)c * d->n_mb + mb;
-        if (!pass_match_mb(cx, m->mb, mb))
+    for (uint32_t k = 0; k < mbs.n; k++) {
+        size_t at = (size_t)c * d->n_mb + k;
+        if (!pass_match_mb(cx, m->mb, d->class_mbs[mbs.begin + k]))
             continue;
         if (cx->kept_by[at] != IR_NONE)
-            return twice(cx, i, c, mb);
+            return twice(cx, i, c, k);
         cx->kept_by[at] = i;
         d->kept[at] = p->kinds[i] == PPS_DIR_RECOMPUTE ? DAG_RECOMPUTE : DAG_OFFLOAD;
+        *ret_any = true;
     }
     return PPS_OK;
 }
@@ -103,8 +108,7 @@ static pps_status apply(pass_cx *cx, uint32_t i)
         if (!pass_match_chunk(cx, &s->filter, c, &m))
             continue;
         PPS_TRY(check_terms(cx, s, &m));
-        PPS_TRY(mark_chunk(cx, i, c, &m));
-        matched = true;
+        PPS_TRY(mark_chunk(cx, i, c, &m, &matched));
     }
     if (matched)
         return PPS_OK;

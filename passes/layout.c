@@ -48,6 +48,7 @@ static pps_status emit_sum(layout *l, ir_id t, where out, const where *parts, ui
                      .B = l->b,
                      .T = 1,
                      .ep = 1,
+                     .teams = IR_NONE,
                      .graph_op = l->cx->program->graph->tensors[t].op,
                      .n = pass_tensor_bytes(l->cx, t, l->chunk) / 4};
     return layout_push_kernel(l, k, first);
@@ -289,7 +290,7 @@ static void find_variants(const layout *l, const pass_chunk *chunk, bool ret[PAS
     dag *d = cx->dag;
     ret[PASS_KEEPS] = d->kept == NULL;
     ret[PASS_RECOMPUTES] = false;
-    for (uint32_t m = 0; m < d->n_mb && d->kept != NULL; m++) {
+    for (uint32_t m = 0; m < dag_n_mb(d, l->chunk) && d->kept != NULL; m++) {
         size_t at = (size_t)l->chunk * d->n_mb + m;
         if (d->kept[at] == DAG_RECOMPUTE && l->recomputes)
             cx->program->directives[cx->kept_by[at]].applied = true;
@@ -387,6 +388,8 @@ pps_status pass_layout(pass_cx *cx)
     uint32_t slots = 0;
     for (uint32_t c = 0; c < g->n_chunks; c++) {
         PPS_TRY(layout_chunk(&l, c));
+        if (c % cx->dag->n_model_chunks == 0)
+            slots = 0; /* another class: the same slots of other microbatches */
         cx->chunks[c].loss_first = slots;
         slots += g->chunks[c].n_loss;
     }

@@ -121,11 +121,12 @@ pps_status layout_param(layout *l, ir_id param, where_kind kind, where *ret)
     const dag *d = l->cx->dag;
     if (param == IR_NONE)
         return PPS_OK;
-    const dag_bucket *k = &d->buckets[d->param_bucket[param]];
+    uint32_t bucket = dag_bucket_of(d, param, d->chunks[l->chunk].group);
+    const dag_bucket *k = &d->buckets[bucket];
     if (k->zero == 3 && kind == W_PARAM)
-        return layout_bind(l, BIND_PARAMS, d->param_bucket[param], d->param_offset[param], ret);
+        return layout_bind(l, BIND_PARAMS, bucket, d->param_offset[param], ret);
     if (k->zero >= 2 && kind == W_GRAD)
-        return layout_bind(l, BIND_GRADS, d->param_bucket[param], d->param_offset[param], ret);
+        return layout_bind(l, BIND_GRADS, bucket, d->param_offset[param], ret);
     *ret = (where){(uint8_t)kind, param, 0};
     return PPS_OK;
 }
@@ -140,6 +141,7 @@ plan_kernel layout_describe(const layout *l, uint32_t op_id, ir_phase phase)
                      .B = l->b,
                      .T = 1,
                      .ep = 1,
+                     .teams = IR_NONE,
                      .attrs = op->attrs};
     const ir_tensor *in = op->n_in > 0 ? &g->tensors[op->in[0]] : NULL;
     const ir_tensor *out = op->n_out > 0 ? &g->tensors[op->out[0]] : NULL;
@@ -153,6 +155,7 @@ plan_kernel layout_describe(const layout *l, uint32_t op_id, ir_phase phase)
         k.n_out = out->dims[out->n_dims - 1];
     if (op->kind == IR_EXPERTS) {
         k.ep = l->ep;
+        k.teams = l->cx->dag->chunks[l->chunk].ep_teams;
         k.n = ir_rows_per_batch_row(k.T, op->attrs.top_k, op->attrs.experts, l->ep) * l->b;
     }
     return k;

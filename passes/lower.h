@@ -42,7 +42,8 @@ typedef struct lower_buffers {
 
 /* buffers.c's families: which there are, and their sizes. */
 pps_status lower_buffers_init(lower_buffers *b, pass_cx *cx);
-/* The life that a binding of a chunk's program stands for; IR_NONE for BIND_WORK. */
+/* The life that a binding of a chunk's program stands for; IR_NONE for BIND_WORK. `mb` is numbered
+ * within the chunk's class. */
 uint32_t lower_bind_life(const lower_buffers *b, const pass_bind *bind, uint32_t chunk,
                          pps_pass pass, uint32_t mb);
 /* The lives a communication node touches, in plan_step's binding order; returns how many. */
@@ -50,7 +51,6 @@ uint32_t lower_comm_lives(const lower_buffers *b, uint32_t node, uint32_t ret[3]
 
 /* lower_set.c */
 pps_status lower_tables(pass_cx *cx);
-pps_status lower_shards(pass_cx *cx);
 /* (*ret)[lower_work(d, node)]: index in plan_set.works. Needs the plans' buckets. */
 pps_status lower_works(pass_cx *cx, uint32_t **ret);
 enum { LOWER_WORKS = 2 * PASS_VARIANTS }; /* of a run: by variant, whole B or not */

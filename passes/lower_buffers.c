@@ -8,8 +8,7 @@
  *
  * A bracketed buffer exists where the hop before it does. What F keeps and OFFLOAD copies is one
  * buffer up to there, one of host memory, and another one from FETCH on. Buckets own what windows
- * gather and sum.
- * Numbers are per group: buffers of one group share nothing with another's.
+ * gather and sum. Numbers are per group: buffers of one group share nothing with another's.
  */
 #include "passes/lower.h"
 
@@ -22,9 +21,11 @@ static uint32_t add_lives(lower_buffers *b, uint32_t group, uint64_t bytes, uint
     return b->n_families++;
 }
 
-static uint32_t add_family(lower_buffers *b, uint32_t group, uint64_t bytes, uint8_t what)
+/* A buffer per microbatch of the chunk's class. */
+static uint32_t add_family(lower_buffers *b, uint32_t chunk, uint32_t group, uint64_t bytes,
+                           uint8_t what)
 {
-    return add_lives(b, group, bytes, what, b->cx->dag->n_mb);
+    return add_lives(b, group, bytes, what, dag_n_mb(b->cx->dag, chunk));
 }
 
 static bool crosses(const dag *d, const dag_link *k)
@@ -55,20 +56,20 @@ static void link_families(lower_buffers *b, uint32_t id)
     for (int i = 0; i < LINK_FAMILIES; i++)
         f[i] = IR_NONE;
     if (at_src(k))
-        f[FX_SRC] = add_family(b, there, dst, PLAN_BLOCK_ACT);
+        f[FX_SRC] = add_family(b, k->dst, there, dst, PLAN_BLOCK_ACT);
     if (crosses(d, k) && k->carrier == id)
-        f[F_RECV] = add_family(b, here, wire, PLAN_BLOCK_ACT);
+        f[F_RECV] = add_family(b, k->dst, here, wire, PLAN_BLOCK_ACT);
     if (at_dst(k))
-        f[FX_DST] = add_family(b, here, dst, PLAN_BLOCK_ACT);
+        f[FX_DST] = add_family(b, k->dst, here, dst, PLAN_BLOCK_ACT);
     if (!k->grad)
         return;
-    f[B_OWN] = add_family(b, here, dst, PLAN_BLOCK_GRAD);
+    f[B_OWN] = add_family(b, k->dst, here, dst, PLAN_BLOCK_GRAD);
     if (at_dst(k))
-        f[BX_DST] = add_family(b, here, src, PLAN_BLOCK_GRAD);
+        f[BX_DST] = add_family(b, k->dst, here, src, PLAN_BLOCK_GRAD);
     if (crosses(d, k))
-        f[B_RECV] = add_family(b, there, wire, PLAN_BLOCK_GRAD);
+        f[B_RECV] = add_family(b, k->dst, there, wire, PLAN_BLOCK_GRAD);
     if (at_src(k))
-        f[BX_SRC] = add_family(b, there, src, PLAN_BLOCK_GRAD);
+        f[BX_SRC] = add_family(b, k->dst, there, src, PLAN_BLOCK_GRAD);
 }
 
 static pps_status bucket_families(lower_buffers *b)
@@ -96,10 +97,10 @@ static void offload_families(lower_buffers *b, uint32_t c)
     b->chunk_host[c] = IR_NONE;
     if (k->offload[0] == IR_NONE && k->offload[1] == IR_NONE)
         return;
-    b->chunk_host[c] = add_family(b, k->group, layout->save_bi_bytes, PLAN_BLOCK_HOST);
-    add_family(b, k->group, layout->save_bw_bytes, PLAN_BLOCK_HOST);
-    add_family(b, k->group, layout->save_bi_bytes, PLAN_BLOCK_SAVE);
-    add_family(b, k->group, layout->save_bw_bytes, PLAN_BLOCK_HELD);
+    b->chunk_host[c] = add_family(b, c, k->group, layout->save_bi_bytes, PLAN_BLOCK_HOST);
+    add_family(b, c, k->group, layout->save_bw_bytes, PLAN_BLOCK_HOST);
+    add_family(b, c, k->group, layout->save_bi_bytes, PLAN_BLOCK_SAVE);
+    add_family(b, c, k->group, layout->save_bw_bytes, PLAN_BLOCK_HELD);
 }
 
 pps_status lower_buffers_init(lower_buffers *b, pass_cx *cx)
@@ -121,15 +122,15 @@ pps_status lower_buffers_init(lower_buffers *b, pass_cx *cx)
         uint32_t group = d->chunks[c].group;
         b->chunk_out[c] = b->n_families;
         for (uint32_t k = 0; k < g->chunks[c].out.n; k++)
-            add_family(b, group, pass_tensor_bytes(cx, g->lists[g->chunks[c].out.begin + k], c),
+            add_family(b, c, group, pass_tensor_bytes(cx, g->lists[g->chunks[c].out.begin + k], c),
                        PLAN_BLOCK_ACT);
-        b->chunk_save[c] = add_family(b, group, cx->chunks[c].save_bi_bytes, PLAN_BLOCK_SAVE);
-        add_family(b, group, cx->chunks[c].save_bw_bytes, PLAN_BLOCK_HELD);
-        add_family(b, group, cx->chunks[c].held_bytes[PASS_KEEPS], PLAN_BLOCK_HELD);
+        b->chunk_save[c] = add_family(b, c, group, cx->chunks[c].save_bi_bytes, PLAN_BLOCK_SAVE);
+        add_family(b, c, group, cx->chunks[c].save_bw_bytes, PLAN_BLOCK_HELD);
+        add_family(b, c, group, cx->chunks[c].held_bytes[PASS_KEEPS], PLAN_BLOCK_HELD);
         b->chunk_held[c] = IR_NONE;
         if (cx->chunks[c].held_bytes[PASS_RECOMPUTES] > 0)
-            b->chunk_held[c] =
-                add_family(b, group, cx->chunks[c].held_bytes[PASS_RECOMPUTES], PLAN_BLOCK_HELD);
+            b->chunk_held[c] = add_family(b, c, group, cx->chunks[c].held_bytes[PASS_RECOMPUTES],
+                                          PLAN_BLOCK_HELD);
         offload_families(b, c);
     }
     for (uint32_t l = 0; l < d->n_links; l++)
@@ -215,9 +216,11 @@ uint32_t lower_bind_life(const lower_buffers *b, const pass_bind *bind, uint32_t
     case BIND_PARAMS:
         return b->families[b->bucket_params[bind->index]].base +
                pass_gather_window(b->cx, bind->index, chunk, pass, mb);
-    case BIND_GRADS:
+    case BIND_GRADS: {
+        uint32_t first = dag_class_of(d, chunk).begin;
         return b->families[b->bucket_grads[bind->index]].base +
-               pass_reduce_window(&d->buckets[bind->index], mb);
+               pass_reduce_window(&d->buckets[bind->index], d->class_mbs[first + mb]);
+    }
     case BIND_WORK:
         break;
     }

@@ -30,7 +30,7 @@ static pps_status choose(pass_cx *cx, counts **ret)
     PASS_ALLOC(of, cx->phase, cx->program->n_directives);
     for (uint32_t c = 0; c < d->graph->n_chunks; c++) {
         const dag_chunk *k = &d->chunks[c];
-        for (uint32_t m = 0; m < d->n_mb; m++) {
+        for (uint32_t m = 0; m < dag_n_mb(d, c); m++) {
             size_t at = (size_t)c * d->n_mb + m;
             if (d->kept[at] != DAG_OFFLOAD)
                 continue;
@@ -107,10 +107,10 @@ static pps_status add_runs(pass_cx *cx)
 {
     const dag *d = cx->dag;
     for (uint32_t c = 0; c < d->graph->n_chunks; c++) {
-        uint32_t m = 0;
-        while (m < d->n_mb && dag_keeps(d, c, m) != DAG_OFFLOAD)
+        uint32_t m = 0, n = dag_n_mb(d, c);
+        while (m < n && dag_keeps(d, c, m) != DAG_OFFLOAD)
             m++;
-        for (int half = 0; half < 2 && m < d->n_mb; half++)
+        for (int half = 0; half < 2 && m < n; half++)
             PPS_TRY(copy_runs(cx, c, cx->kept_by[(size_t)c * d->n_mb + m], half));
     }
     return PPS_OK;
@@ -132,7 +132,7 @@ static pps_status prefetch(pass_cx *cx, uint32_t c)
     const dag *d = cx->dag;
     const dag_chunk *k = &d->chunks[c];
     bool both = bi_reads_both(cx, c);
-    for (uint32_t m = 0; m < d->n_mb; m++)
+    for (uint32_t m = 0; m < dag_n_mb(d, c); m++)
         for (int half = 0; half < 2; half++) {
             if (k->fetch[half] == IR_NONE || dag_keeps(d, c, m) != DAG_OFFLOAD)
                 continue;

@@ -24,7 +24,7 @@ typedef struct prover {
     arena *mem;
     uint32_t *base; /* [n_groups] first vertex of each plan */
     uint32_t n;
-    uint32_t *partner; /* [n] the other end of a transfer, IR_NONE */
+    uint32_t *lead; /* [n] the first end of its transfer or collective; itself if alone */
 } prover;
 
 static pps_status wrong(const prover *p, const plan_step *s, int code, const char *what)
@@ -62,7 +62,22 @@ static pps_status check_waits(const prover *p, const plan *mine)
     return PPS_OK;
 }
 
-static pps_status match_transfers(prover *p)
+/* Are two steps with one sequence number ends of the same operation? */
+static bool match(const plan_set *set, const plan_step *s, uint32_t g, const plan_step *o,
+                  uint32_t h)
+{
+    const plan_work *a = plan_work_of(set, s), *b = plan_work_of(set, o);
+    if (s->stream != o->stream || a->bytes != b->bytes || g == h)
+        return false;
+    if (plan_is(s->kind, PLAN_COLLECTIVE))
+        return s->kind == o->kind && a->teams == b->teams;
+    return (s->kind == PLAN_SEND || s->kind == PLAN_RECV) && o->kind != s->kind &&
+           (o->kind == PLAN_SEND || o->kind == PLAN_RECV) && a->peer_group == h &&
+           b->peer_group == g;
+}
+
+/* Ends of one operation get one vertex; all of them must be there. */
+static pps_status match_ends(prover *p)
 {
     const plan_set *set = p->set;
     uint32_t n_seq = 0;
@@ -70,39 +85,42 @@ static pps_status match_transfers(prover *p)
         for (uint32_t i = 0; i < set->plans[g].n_steps; i++)
             if (set->plans[g].steps[i].seq > n_seq)
                 n_seq = set->plans[g].steps[i].seq;
-    uint32_t *first, *group;
+    uint32_t *first, *group, *ranks; /* by sequence number; ranks: of the plans that take part */
     PASS_ALLOC(first, p->mem, n_seq + 1);
     PASS_ALLOC(group, p->mem, n_seq + 1);
+    PASS_ALLOC(ranks, p->mem, n_seq + 1);
     memset(first, 0xff, (n_seq + 1) * sizeof *first);
     for (uint32_t g = 0; g < set->n_groups; g++)
         for (uint32_t i = 0; i < set->plans[g].n_steps; i++) {
             const plan_step *s = &set->plans[g].steps[i];
-            bool transfer = s->kind == PLAN_SEND || s->kind == PLAN_RECV;
-            if (s->seq == 0)
+            uint32_t v = p->base[g] + i, q = s->seq;
+            p->lead[v] = v;
+            if (plan_is(s->kind, PLAN_COLLECTIVE) && plan_work_of(set, s)->teams >= set->n_teams)
+                return wrong(p, s, 511, "a collective is of no team");
+            if (q == 0)
                 continue;
-            if (first[s->seq] == IR_NONE) {
-                first[s->seq] = i;
-                group[s->seq] = g;
-                continue;
+            if (first[q] == IR_NONE) {
+                first[q] = i;
+                group[q] = g;
+            } else if (!match(set, s, g, &set->plans[group[q]].steps[first[q]], group[q])) {
+                return wrong(p, s, 511, "a transfer or collective does not match its other end");
             }
-            const plan_step *o = &set->plans[group[s->seq]].steps[first[s->seq]];
-            if (!transfer || o->kind == s->kind || (o->kind != PLAN_SEND && o->kind != PLAN_RECV) ||
-                plan_work_of(set, s)->peer_group != group[s->seq] ||
-                plan_work_of(set, o)->peer_group != g ||
-                plan_work_of(set, s)->bytes != plan_work_of(set, o)->bytes ||
-                s->stream != o->stream)
-                return wrong(p, s, 511, "a transfer does not match its other end");
-            if (p->partner[p->base[g] + i] != IR_NONE)
-                return wrong(p, s, 511, "three steps share one transfer");
-            p->partner[p->base[g] + i] = p->base[group[s->seq]] + first[s->seq];
-            p->partner[p->base[group[s->seq]] + first[s->seq]] = p->base[g] + i;
+            p->lead[v] = p->base[group[q]] + first[q];
+            ranks[q] += set->plans[g].n_ranks;
         }
     for (uint32_t g = 0; g < set->n_groups; g++)
         for (uint32_t i = 0; i < set->plans[g].n_steps; i++) {
             const plan_step *s = &set->plans[g].steps[i];
-            if ((s->kind == PLAN_SEND || s->kind == PLAN_RECV) &&
-                p->partner[p->base[g] + i] == IR_NONE)
-                return wrong(p, s, 511, "a transfer has no other end");
+            bool transfer = s->kind == PLAN_SEND || s->kind == PLAN_RECV;
+            if (!transfer && !plan_is(s->kind, PLAN_COLLECTIVE))
+                continue;
+            uint32_t wanted = transfer ? 2 * set->plans[g].n_ranks
+                                       : set->teams[plan_work_of(set, s)->teams].n_ranks;
+            if (ranks[s->seq] < wanted)
+                return wrong(p, s, 511, "a transfer or collective has no other end");
+            if (ranks[s->seq] > wanted)
+                return wrong(p, s, 511,
+                             "more steps share a transfer or collective than it has ends");
         }
     return PPS_OK;
 }
@@ -152,7 +170,7 @@ static uint32_t preds_of(const prover *p, const plan_order *o, uint32_t g, uint3
 
 static uint32_t vertex_of(const prover *p, uint32_t v)
 {
-    return p->partner[v] != IR_NONE && p->partner[v] < v ? p->partner[v] : v;
+    return p->lead[v];
 }
 
 static pps_status check_cycles(prover *p)
@@ -238,7 +256,7 @@ static pps_status check_once(const prover *p)
     PASS_ALLOC(seen, p->mem, (size_t)set->n_chunks * set->n_mb);
     PASS_ALLOC(wanted, p->mem, set->n_chunks);
     for (uint32_t i = 0; i < set->n_programs; i++)
-        wanted[set->programs[i].chunk] |= (uint8_t)(1u << set->programs[i].pass);
+        wanted[set->chunk_model[set->programs[i].chunk]] |= (uint8_t)(1u << set->programs[i].pass);
     for (uint32_t g = 0; g < set->n_groups; g++)
         for (uint32_t i = 0; i < set->plans[g].n_steps; i++) {
             const plan_step *s = &set->plans[g].steps[i];
@@ -249,7 +267,7 @@ static pps_status check_once(const prover *p)
                 set->programs[w->program].chunk != w->chunk ||
                 set->programs[w->program].pass != s->pass)
                 return wrong(p, s, 520, "a step does not run its own program");
-            uint8_t *bits = &seen[(size_t)w->chunk * set->n_mb + s->mb];
+            uint8_t *bits = &seen[(size_t)set->chunk_model[w->chunk] * set->n_mb + s->mb];
             uint8_t bit = (uint8_t)(1u << s->pass);
             uint8_t against = bit == b ? bi | bw : bit == bi || bit == bw ? b : 0;
             if ((*bits & (bit | against)) != 0)
@@ -278,13 +296,12 @@ static pps_status prove(prover *p)
         p->base[g] = p->n;
         p->n += set->plans[g].n_steps;
     }
-    PASS_ALLOC(p->partner, p->mem, p->n);
-    memset(p->partner, 0xff, p->n * sizeof *p->partner);
+    PASS_ALLOC(p->lead, p->mem, p->n);
     for (uint32_t g = 0; g < set->n_groups; g++) {
         PPS_TRY(check_tables(p, &set->plans[g]));
         PPS_TRY(check_waits(p, &set->plans[g]));
     }
-    PPS_TRY(match_transfers(p));
+    PPS_TRY(match_ends(p));
     PPS_TRY(check_cycles(p));
     PPS_TRY(check_once(p));
     return PPS_OK;

@@ -114,7 +114,7 @@ static pps_status take_step(check *c, uint32_t i)
     case PLAN_UPDATE:
         return once(c, &steps->update, i);
     case PLAN_ALL_REDUCE:
-        if (b->reduced && b->zero == 0)
+        if (plan_reduced(b) && b->zero == 0)
             return once(c, &steps->reduce, i);
         break;
     case PLAN_REDUCE_SCATTER:
@@ -346,7 +346,7 @@ static pps_status check_bucket(const check *c, uint32_t bucket)
     if (steps->update == 0)
         return pps_error(c->st, none, 520, "bucket %u is never updated", bucket);
     uint32_t update = steps->update - 1;
-    if (b->zero < 2 && b->reduced) {
+    if (b->zero < 2 && plan_reduced(b)) {
         if (steps->reduce == 0)
             return wrong(c, update, "gradients are not summed over ranks before this");
         if (steps->last_add != 0 && !knows(c, steps->reduce - 1, steps->last_add - 1))
@@ -354,7 +354,7 @@ static pps_status check_bucket(const check *c, uint32_t bucket)
         if (!knows(c, update, steps->reduce - 1))
             return wrong(c, update, "this may start before its gradients are summed");
     }
-    if (!b->reduced && steps->last_add != 0 && !knows(c, update, steps->last_add - 1))
+    if (!plan_reduced(b) && steps->last_add != 0 && !knows(c, update, steps->last_add - 1))
         return wrong(c, update, "this may start before the last gradient is added");
     if ((b->zero == 1 || b->zero == 2) && steps->gather == 0)
         return wrong(c, update, "what this makes is not gathered");
