@@ -218,17 +218,17 @@ static pps_status poll(void *self_, exec_rank *r, uint32_t step, bool *ret_done)
     cpu_self *self = self_;
     const plan_step *s = &r->plan->steps[step];
     coll_op *op = &self->ops[s->stream];
+    uint64_t bytes = plan_work_of(r->set, s)->bytes;
     if (plan_is(s->kind, PLAN_COPY)) {
         *ret_done = copy_slice(self, &self->copies[s->stream]);
-        return PPS_OK;
+    } else {
+        PPS_TRY(coll_poll(self->coll, op, ret_done));
+        bytes = op->sent_bytes;
     }
-    PPS_TRY(coll_poll(self->coll, op, ret_done));
-    if (*ret_done) {
-        if (r->sent_bytes)
-            r->sent_bytes[s->kind] += op->sent_bytes;
-        if (r->marks)
-            r->marks[step].sent_bytes = op->sent_bytes;
-    }
+    if (*ret_done && r->sent_bytes)
+        r->sent_bytes[s->kind] += bytes;
+    if (*ret_done && r->marks)
+        r->marks[step].sent_bytes = bytes;
     return PPS_OK;
 }
 

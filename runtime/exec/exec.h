@@ -13,7 +13,7 @@ typedef struct exec_rank exec_rank;
 /* One step's time, ns from the run's start. For communication: issued and completed. */
 typedef struct exec_mark {
     uint64_t begin_ns, end_ns;
-    uint64_t sent_bytes; /* communication: bytes that left this rank */
+    uint64_t sent_bytes; /* communication: bytes that left this rank; copies: bytes copied */
 } exec_mark;
 
 /* What a backend does. Addresses are this rank's. `begin` starts a step and returns at once for

@@ -195,7 +195,8 @@ static bool communicates(const plan_step *s)
 static void account(const exec_rank *r, uint32_t step)
 {
     const plan_step *s = &r->plan->steps[step];
-    uint64_t bytes = communicates(s) && s->kind != PLAN_RECV ? plan_work_of(r->set, s)->bytes : 0;
+    bool moves = !plan_is(s->kind, PLAN_LOCAL) && s->kind != PLAN_RECV;
+    uint64_t bytes = moves ? plan_work_of(r->set, s)->bytes : 0;
     if (r->sent_bytes)
         r->sent_bytes[s->kind] += bytes;
     if (r->marks)

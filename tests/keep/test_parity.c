@@ -156,11 +156,72 @@ static void peaks_fall(void **state)
         }
 }
 
+/* known[i]: the last step of `stream` that is over when step i begins, + 1; by streams and waits.
+ */
+static uint32_t *knows(const plan_set *set, const plan *p, uint16_t stream)
+{
+    uint32_t *known = calloc(p->n_steps, sizeof *known), *last = calloc(set->n_streams, 4);
+    assert_true(known != NULL && last != NULL);
+    for (uint32_t i = 0; i < p->n_steps; i++) {
+        const plan_step *s = &p->steps[i];
+        known[i] = last[s->stream];
+        for (uint32_t k = 0; k < s->n_waits; k++) {
+            uint32_t w = p->waits[s->waits + k];
+            uint32_t theirs = p->steps[w].stream == stream ? w + 1 : known[w];
+            known[i] = theirs > known[i] ? theirs : known[i];
+        }
+        last[s->stream] = s->stream == stream ? i + 1 : known[i];
+    }
+    free(last);
+    return known;
+}
+
+static const plan_step *compute_after(const plan *p, uint32_t i)
+{
+    while (++i < p->n_steps && p->steps[i].kind != PLAN_COMPUTE)
+        ;
+    return i < p->n_steps ? &p->steps[i] : NULL;
+}
+
+/* Copies have time: a compute comes between one out and the first step that waits for it, and
+ * between what lets one back start and its reader. */
+static void copies_run_beside_computes(void **state)
+{
+    (void)state;
+    for (int s = 0; s < N_SCHEDULES; s++) {
+        compiled c;
+        uint32_t n_out = 0, n_back = 0;
+        keep_open(&c,
+                  &(keep_case){.schedule = all_schedules[s], .keep = "offload {PP: 0} to host"});
+        const plan *p = &c.set->plans[0];
+        uint32_t *known = NULL, *of_compute = knows(c.set, p, 0);
+        for (uint32_t i = 0; i < p->n_steps; i++) {
+            const plan_step *copy = &p->steps[i], *next = compute_after(p, i);
+            if (copy->kind == PLAN_OFFLOAD) {
+                if (known == NULL)
+                    known = knows(c.set, p, copy->stream);
+                assert_true(known[next - p->steps] <= i);
+                n_out++;
+            } else if (copy->kind == PLAN_FETCH) { /* `next` runs while it is under way */
+                for (uint32_t k = 0; k < next->n_waits; k++)
+                    assert_int_not_equal(p->waits[next->waits + k], i);
+                assert_true(of_compute[i] <= next - p->steps);
+                n_back++;
+            }
+        }
+        assert_true(n_out > 0 && n_out == n_back);
+        free(known);
+        free(of_compute);
+        zero_close(&c);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(bits_do_not_change),
         cmocka_unit_test(peaks_fall),
+        cmocka_unit_test(copies_run_beside_computes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
