@@ -19,10 +19,9 @@ pps_pass dag_pass(const dag *d, uint32_t node)
 bool dag_alive(const dag *d, uint32_t node)
 {
     const dag_run *r = &d->runs[d->node_run[node]];
-    if (plan_is(r->kind, PLAN_COPY))
-        return dag_keeps(d, r->chunk, node - r->first) == DAG_OFFLOAD;
-    return r->kind != PLAN_COMPUTE || r->pass != PPS_PASS_BW ||
-           dag_split(d, r->chunk, node - r->first);
+    if (r->kind == PLAN_COMPUTE)
+        return r->pass != PPS_PASS_BW || dag_split(d, r->chunk, node - r->first);
+    return !plan_is(r->kind, PLAN_COPY) || dag_keeps(d, r->chunk, node - r->first) == DAG_OFFLOAD;
 }
 
 uint32_t dag_stage(const ir_graph *g, uint32_t chunk)
