@@ -226,7 +226,8 @@ typedef struct plan {
     uint64_t act_offset, act_bytes, total_bytes;
     uint64_t max_live_bytes; /* lower bound on act_bytes: most bytes live at once */
     uint64_t host_bytes, host_live_bytes; /* of host memory, and the lower bound on it */
-    bool dropless;           /* act_bytes is a worst case: experts' rows depend on the data */
+    bool dropless; /* act_bytes is a worst case: experts' rows depend on the data, and no capacity
+                    * bounds them */
 } plan;
 
 typedef struct plan_data { /* data input k on one rank for one step: rows * row_bytes */

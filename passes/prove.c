@@ -329,7 +329,9 @@ pps_status pps_prove(pps_state *st, const plan_set *set)
     arena_done(&mem);
     if (status == PPS_OK)
         status = prove_memory(st, set);
-    return status == PPS_OK ? prove_buckets(st, set) : status;
+    if (status == PPS_OK)
+        status = prove_buckets(st, set);
+    return status == PPS_OK ? prove_teams(st, set) : status;
 }
 
 pps_status pass_prove(pass_cx *cx)

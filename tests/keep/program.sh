@@ -93,4 +93,13 @@ traces() {
 }
 try "traces name the copies" traces
 
+profiles() {
+    run_pps run keep.pps --steps 2 --kernels plain --profile costs.json
+    expect_status 0 || return 1
+    run_pps check keep.pps -D keep=false --costs costs.json
+    expect_status 0 || return 1
+    ! grep -qE '[[, ] *-[0-9]' costs.json || why "a negative cost: $(cat costs.json)"
+}
+try "measured costs are without what runs again" profiles
+
 finish
