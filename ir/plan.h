@@ -11,8 +11,8 @@
  *
  * Activations are slots packed by liveness: a step names its buffers by their byte offset from
  * act_offset ("bindings"); a program's operands name a binding and an offset inside it. A second
- * block, of host_bytes, is host memory: what steps copy there and fetch back has slots of its own in
- * it, which only host bindings name.
+ * block, of host_bytes, is host memory: what steps copy there and fetch back has slots of its own
+ * in it, which only host bindings name.
  *
  * Order. Steps of one plan are in issue order. Steps of one stream run one after the other in that
  * order; a step also waits for the steps in its wait list (on other streams). Nothing else orders
@@ -100,8 +100,8 @@ enum {                        /* plan_step.flags */
 
 /* What a run of steps has in common: the same work for every microbatch. */
 typedef struct plan_work {
-    uint32_t program;    /* COMPUTE; else IR_NONE */
-    uint32_t chunk; /* chunk (comm: the consumer's; copies: whose); PLAN_BUCKET kinds: bucket */
+    uint32_t program; /* COMPUTE; else IR_NONE */
+    uint32_t chunk;   /* chunk (comm: the consumer's; copies: whose); PLAN_BUCKET kinds: bucket */
     uint32_t peer_group; /* SEND, RECV */
     uint32_t loss;       /* COMPUTE F: first loss slot of microbatch 0 */
     uint32_t width;      /* ALL_TO_ALL: bytes of one row */
@@ -224,7 +224,7 @@ typedef struct plan {
     /* opt_offset: state s of the bytes at x of the OPT area are in [opt_offset + states * x, ...)
      */
     uint64_t act_offset, act_bytes, total_bytes;
-    uint64_t max_live_bytes; /* lower bound on act_bytes: most bytes live at once */
+    uint64_t max_live_bytes;              /* lower bound on act_bytes: most bytes live at once */
     uint64_t host_bytes, host_live_bytes; /* of host memory, and the lower bound on it */
     bool dropless; /* act_bytes is a worst case: experts' rows depend on the data, and no capacity
                     * bounds them */

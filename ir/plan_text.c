@@ -92,8 +92,8 @@ void plan_dump(const plan_set *set, uint32_t group, ir_print_fn print, void *ud)
         if (s->flags & PLAN_STEP_RECOMPUTE)
             out(print, ud, " recompute");
         for (uint32_t k = 0; k < s->n_bindings; k++)
-            out(print, ud, k == 0 ? " at %s%llu" : ",%s%llu", plan_host_binding(s, k) ? "host " : "",
-                (unsigned long long)plan_binding(p, s, k));
+            out(print, ud, k == 0 ? " at %s%llu" : ",%s%llu",
+                plan_host_binding(s, k) ? "host " : "", (unsigned long long)plan_binding(p, s, k));
         for (uint32_t k = 0; k < s->n_waits; k++)
             out(print, ud, k == 0 ? " waits %u" : ",%u", p->waits[s->waits + k]);
         out(print, ud, "\n");

@@ -47,9 +47,8 @@ static pps_status twice(pass_cx *cx, uint32_t i, uint32_t c, uint32_t index)
     char tags[128];
     if (p->kinds[i] != p->kinds[first])
         how = "recomputed and offloaded";
-    pps_diag *diag =
-        pass_diag(cx, s, s->source->span, 431, "%s, microbatch %u, is %s",
-                  ir_tagset_text(g, g->chunks[c].tagset, tags, sizeof tags), mb, how);
+    pps_diag *diag = pass_diag(cx, s, s->source->span, 431, "%s, microbatch %u, is %s",
+                               ir_tagset_text(g, g->chunks[c].tagset, tags, sizeof tags), mb, how);
     pps_diag_also(diag, p->directives[first].source->span, "first here");
     return pps_diag_done(diag);
 }

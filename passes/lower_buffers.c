@@ -129,8 +129,8 @@ pps_status lower_buffers_init(lower_buffers *b, pass_cx *cx)
         add_family(b, c, group, cx->chunks[c].held_bytes[PASS_KEEPS], PLAN_BLOCK_HELD);
         b->chunk_held[c] = IR_NONE;
         if (cx->chunks[c].held_bytes[PASS_RECOMPUTES] > 0)
-            b->chunk_held[c] = add_family(b, c, group, cx->chunks[c].held_bytes[PASS_RECOMPUTES],
-                                          PLAN_BLOCK_HELD);
+            b->chunk_held[c] =
+                add_family(b, c, group, cx->chunks[c].held_bytes[PASS_RECOMPUTES], PLAN_BLOCK_HELD);
         offload_families(b, c);
     }
     for (uint32_t l = 0; l < d->n_links; l++)

@@ -99,8 +99,8 @@ static json_t *memory_json(const memory_classes *m)
                      (json_int_t)m->parameters, "gradients", (json_int_t)m->gradients, "optimizer",
                      (json_int_t)m->optimizer, "data", (json_int_t)m->data, "activations",
                      (json_int_t)m->activations, "communication", (json_int_t)m->communication,
-                     "peak", (json_int_t)m->peak, "least", (json_int_t)m->least,
-                     "host", (json_int_t)m->host);
+                     "peak", (json_int_t)m->peak, "least", (json_int_t)m->least, "host",
+                     (json_int_t)m->host);
 }
 
 static bool print_json(const plan_set *set, const memory_classes *classes)
