@@ -14,6 +14,9 @@
  * block, of host_bytes, is host memory: what steps copy there and fetch back has slots of its own
  * in it, which only host bindings name.
  *
+ * A unit of work is a microbatch or, where sequences are split, a slice of one: number u is slice
+ * u % n_slices of microbatch u / n_slices. Data lies by units: [units][rows][positions of a slice].
+ *
  * Order. Steps of one plan are in issue order. Steps of one stream run one after the other in that
  * order; a step also waits for the steps in its wait list (on other streams). Nothing else orders
  * them. Communication steps of all plans carry one global sequence number: steps that belong
@@ -30,7 +33,7 @@ typedef enum plan_space {
     PLAN_BIND,   /* act_offset + plan_binding(bind) + offset */
     PLAN_PARAM,  /* parameter `index`'s values on this rank */
     PLAN_GRAD,   /* its gradient */
-    PLAN_DATA,   /* data input `index`, the microbatch's rows */
+    PLAN_DATA,   /* data input `index`, the unit's rows */
     PLAN_LOSS,   /* the step's loss slot `index` */
 } plan_space;
 
@@ -51,9 +54,10 @@ typedef struct plan_kernel {
     uint8_t n_operands;
     uint32_t operands;    /* first, in plan_set.operands */
     uint32_t graph_op;    /* for names in messages */
-    uint32_t B, T;        /* local batch rows of one microbatch, positions */
+    uint32_t B, T;        /* local batch rows of one microbatch, positions of one slice */
     uint32_t n_in, n_out; /* last dimension of i0 and o0 (CROSS_ENTROPY, MSE: n_in = width of i0) */
     uint32_t ep;          /* EXPERTS: ranks sharing the experts; 1 otherwise */
+    uint32_t slices;      /* of a microbatch's sequences: T is one's; 1 where they are whole */
     uint32_t teams;       /* whose index says which part of its work is this rank's; IR_NONE */
     uint64_t n;           /* SUM: floats; EXPERTS: most rows that fit its buffers */
     ir_attrs attrs;
@@ -65,7 +69,7 @@ typedef struct plan_program { /* one chunk in one pass */
     uint32_t kernels, n_kernels;
     uint32_t n_bindings;
     uint32_t n_loss;
-    double flops, bytes; /* per microbatch, for costs */
+    double flops, bytes; /* per unit, for costs */
 } plan_program;
 
 typedef enum plan_step_kind {
@@ -98,16 +102,17 @@ enum {                        /* plan_step.flags */
        PLAN_STEP_RECOMPUTE = 4, /* B, BI: runs kernels of F again first */
 };
 
-/* What a run of steps has in common: the same work for every microbatch. */
+/* What a run of steps has in common: the same work for every unit. */
 typedef struct plan_work {
     uint32_t program; /* COMPUTE; else IR_NONE */
     uint32_t chunk;   /* chunk (comm: the consumer's; copies: whose); PLAN_BUCKET kinds: bucket */
     uint32_t peer_group; /* SEND, RECV */
-    uint32_t loss;       /* COMPUTE F: first loss slot of microbatch 0 */
-    uint32_t width;      /* ALL_TO_ALL: bytes of one row */
-    uint32_t experts;    /* COUNTS, ALL_TO_ALL */
-    uint32_t teams;      /* PLAN_COLLECTIVE: the ranks that take part; else IR_NONE */
-    uint64_t bytes;      /* payload: transfers, copies, whole buckets exact; ALL_TO_ALL: most */
+    uint32_t loss;    /* COMPUTE F: first loss slot of unit 0 */
+    uint32_t width;   /* ALL_TO_ALL: bytes of one row; SEQ kinds: of one rank's positions of one */
+    uint32_t experts; /* COUNTS, ALL_TO_ALL */
+    uint32_t teams;   /* PLAN_COLLECTIVE: the ranks that take part; else IR_NONE */
+    uint64_t bytes;   /* payload: transfers, copies, whole buckets exact; ALL_TO_ALL: most; a
+                       * team's kinds: of the larger binding */
 } plan_work;
 
 typedef struct plan_step { /* 36 bytes: plans have millions */
@@ -118,7 +123,7 @@ typedef struct plan_step { /* 36 bytes: plans have millions */
     uint16_t stream; /* in plan_set.streams */
     uint16_t n_waits;
     uint32_t work;      /* in plan_set.works */
-    uint32_t mb;        /* microbatch; PLAN_BUCKET kinds: window; IR_NONE for per-step work */
+    uint32_t mb;        /* unit; PLAN_BUCKET kinds: window; IR_NONE for per-step work */
     uint32_t bindings;  /* first, in plan.bindings */
     uint32_t waits;     /* first, in plan.waits */
     uint32_t seq;       /* communication: global sequence number, from 1; else 0 */
@@ -142,6 +147,7 @@ typedef enum plan_block_kind {
     PLAN_BLOCK_WORK,   /* within one step */
     PLAN_BLOCK_PARAMS, /* a bucket's parameters, gathered for a window */
     PLAN_BLOCK_GRADS,  /* a bucket's gradients, summed over a window, not yet over ranks */
+    PLAN_BLOCK_CARRY,  /* keys and values of a microbatch's slices, or their gradients */
     PLAN_BLOCK_HOST,   /* in host memory: what F kept, from its copy there to the copy back */
 } plan_block_kind;
 
@@ -161,6 +167,7 @@ enum { PLAN_MAX_CUTS = 2 };
 typedef struct plan_cut { /* a rank holds the slice of its index in its team */
     uint32_t teams;       /* IR_NONE: not cut */
     uint8_t dim;
+    uint32_t blocks; /* equal parts of `dim`, of each of which it is a slice; 1 */
 } plan_cut;
 
 typedef struct plan_param {       /* a parameter as a group stores it */
@@ -196,7 +203,7 @@ typedef struct plan_bucket {
     uint8_t zero;                /* 1..3 only with teams */
     bool spread; /* also ranks that do not speak hold slices of their own: see plan_set.rank_speaks
                   */
-    uint32_t every; /* zero 2, 3: microbatches per window, each with a REDUCE_SCATTER of its own */
+    uint32_t every; /* zero 2, 3: units per window, each with a REDUCE_SCATTER of its own */
 } plan_bucket;
 
 typedef struct plan {
@@ -253,7 +260,9 @@ typedef struct plan_set {
     uint32_t *rank_replica, *rank_part;
     bool *rank_speaks;
     uint32_t *rank_group, *rank_index; /* [n_ranks] */
-    uint32_t n_mb;                     /* microbatches per step */
+    uint32_t n_mb;                     /* units per step: microbatches, or their slices */
+    uint32_t n_slices;                 /* units of one microbatch; 1 where sequences are whole */
+    const char *slice_tag;             /* what names slices; NULL where nothing splits sequences */
     uint32_t batch;                    /* global batch rows */
     uint32_t T;                        /* positions per row of the data inputs */
     plan_teams *teams;
@@ -275,7 +284,7 @@ typedef struct plan_set {
     plan_data *data;
     uint32_t n_data;
     plan_loss_slot *losses;
-    uint32_t n_losses, n_mb_losses; /* in all; of one microbatch */
+    uint32_t n_losses, n_mb_losses; /* in all; of one unit */
     const char **streams;
     uint32_t n_streams;       /* stream 0 is "compute" */
     const char **chunk_names; /* "PP0", "PP0.EP1", "PP0#2" */

@@ -7,12 +7,33 @@
  */
 #include "passes/pass.h"
 
+#include <stdio.h>
 #include <string.h>
+
+/* A term names none but the `n` microbatches, or slices of each, that `split` makes. */
+static pps_status check_term(pass_cx *cx, const ir_directive *s, const ir_term *t, bool of_mb)
+{
+    const ir_program *p = cx->program;
+    const dag *d = cx->dag;
+    const char *what = of_mb ? "microbatch" : "slice";
+    uint32_t n_named = t != NULL && t->kind == PPS_TERM_SET ? t->n : 0;
+    uint32_t n = of_mb ? d->n_mb / d->n_slices : d->n_slices;
+    uint32_t split = of_mb ? d->split : d->sequence_split;
+    if (n_named == 0 || p->ints[t->begin + n_named - 1] < n)
+        return PPS_OK;
+    pps_diag *diag = pass_diag(cx, s, s->source->subject_span, 205, "%s %u does not exist", what,
+                               p->ints[t->begin + n_named - 1]);
+    if (split != IR_NONE)
+        pps_diag_also(diag, p->directives[split].source->span, "this split makes %s%s 0 to %u",
+                      what, of_mb ? "es" : "s", n - 1);
+    else
+        pps_diag_note(diag, "nothing splits the batch: there is one microbatch, 0");
+    return pps_diag_done(diag);
+}
 
 static pps_status check_terms(pass_cx *cx, const ir_directive *s, const pass_match *m)
 {
     const char *word = pps_directive_word(s->source->kind);
-    const dag *d = cx->dag;
     if (m->comm != NULL)
         return pps_diag_done(pass_diag(cx, s, s->source->subject_span, 419,
                                        "%s names regions and microbatches, not transfers", word));
@@ -23,32 +44,27 @@ static pps_status check_terms(pass_cx *cx, const ir_directive *s, const pass_mat
         pps_diag_note(diag, "what B, BI and BW make is used by the next of them, or sent");
         return pps_diag_done(diag);
     }
-    uint32_t n = m->mb != NULL && m->mb->kind == PPS_TERM_SET ? m->mb->n : 0;
-    if (n == 0 || cx->program->ints[m->mb->begin + n - 1] < d->n_mb)
-        return PPS_OK;
-    pps_diag *diag = pass_diag(cx, s, s->source->subject_span, 205, "microbatch %u does not exist",
-                               cx->program->ints[m->mb->begin + n - 1]);
-    if (d->split != IR_NONE)
-        pps_diag_also(diag, cx->program->directives[d->split].source->span,
-                      "this split makes microbatches 0 to %u", d->n_mb - 1);
-    else
-        pps_diag_note(diag, "nothing splits the batch: there is one microbatch, 0");
-    return pps_diag_done(diag);
+    PPS_TRY(check_term(cx, s, m->mb, true));
+    return check_term(cx, s, m->slice, false);
 }
 
 static pps_status twice(pass_cx *cx, uint32_t i, uint32_t c, uint32_t index)
 {
     const ir_program *p = cx->program;
     const ir_graph *g = p->graph;
+    const dag *d = cx->dag;
     const ir_directive *s = &p->directives[i];
-    uint32_t first = cx->kept_by[(size_t)c * cx->dag->n_mb + index];
-    uint32_t mb = cx->dag->class_mbs[dag_class_of(cx->dag, c).begin + index];
+    uint32_t first = cx->kept_by[(size_t)c * d->n_mb + index];
+    uint32_t unit = d->class_mbs[dag_class_of(d, c).begin + index];
     const char *how = p->kinds[i] == PPS_DIR_RECOMPUTE ? "recomputed twice" : "offloaded twice";
-    char tags[128];
+    char tags[128], slice[32] = "";
     if (p->kinds[i] != p->kinds[first])
         how = "recomputed and offloaded";
-    pps_diag *diag = pass_diag(cx, s, s->source->span, 431, "%s, microbatch %u, is %s",
-                               ir_tagset_text(g, g->chunks[c].tagset, tags, sizeof tags), mb, how);
+    if (d->n_slices > 1)
+        snprintf(slice, sizeof slice, ", slice %u", unit % d->n_slices);
+    pps_diag *diag = pass_diag(cx, s, s->source->span, 431, "%s, microbatch %u%s, is %s",
+                               ir_tagset_text(g, g->chunks[c].tagset, tags, sizeof tags),
+                               unit / d->n_slices, slice, how);
     pps_diag_also(diag, p->directives[first].source->span, "first here");
     return pps_diag_done(diag);
 }
@@ -73,7 +89,7 @@ static pps_status check_stream(pass_cx *cx, uint32_t i, uint32_t c)
     return PPS_OK;
 }
 
-/* Those of the chunk's microbatches that `m` names. */
+/* Those of the chunk's microbatches, or of their slices, that `m` names. */
 static pps_status mark_chunk(pass_cx *cx, uint32_t i, uint32_t c, const pass_match *m,
                              bool *ret_any)
 {
@@ -84,7 +100,7 @@ static pps_status mark_chunk(pass_cx *cx, uint32_t i, uint32_t c, const pass_mat
         PPS_TRY(check_stream(cx, i, c));
     for (uint32_t k = 0; k < mbs.n; k++) {
         size_t at = (size_t)c * d->n_mb + k;
-        if (!pass_match_mb(cx, m->mb, d->class_mbs[mbs.begin + k]))
+        if (!pass_match_unit(cx, m, d->class_mbs[mbs.begin + k]))
             continue;
         if (cx->kept_by[at] != IR_NONE)
             return twice(cx, i, c, k);

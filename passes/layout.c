@@ -9,6 +9,7 @@
  *   read by another chunk      a binding of its own (BIND_OUT; the reader's BIND_IN)
  *   read by this chunk's BW    SAVE_BW, from F to BW
  *   read by this chunk's BI    SAVE_BI, from F to BI
+ *   c0, c1                     CARRY, CARRIED, of all slices of a microbatch
  *   gradient or h read by BW   HELD, from BI to BW (WORK in a whole B)
  *   parameter under zero 3     its bucket, gathered for a window of the schedule
  *   its gradient, zero 2 or 3  its bucket, summed over a window
@@ -18,9 +19,15 @@
  * inside ones in reverse program order, added in one kernel when its producer's turn comes. The
  * sum's order does not depend on the schedule, so neither do the bits.
  *
+ * Where sequences are split a kernel works on one slice, and ATTENTION becomes ATTENTION_SLICE,
+ * which keeps keys and values for the slices that follow (c0) and sums their gradients (c1). It
+ * copies them there, so they may come from anywhere: another region, another device group.
+ *
  * All this is per chunk, not per microbatch.
  */
 #include "passes/layout.h"
+
+#include <string.h>
 
 /* One contribution to the gradient of `t` will be written to *ret. */
 static pps_status contribute(layout *l, ir_id t, where *ret)
@@ -32,7 +39,7 @@ static pps_status contribute(layout *l, ir_id t, where *ret)
         uint32_t link = d->link_lists[d->chunks[l->chunk].in_links.begin + k];
         return layout_bind(l, BIND_GRAD_OUT, link, 0, ret);
     }
-    PPS_TRY(layout_temp(l, pass_tensor_bytes(l->cx, t, l->chunk), false, ret));
+    PPS_TRY(layout_temp(l, pass_grad_bytes(l->cx, t, l->chunk), false, ret));
     l->contrib_list[l->contrib[t].begin + l->contrib[t].n++] = *ret;
     return PPS_OK;
 }
@@ -48,9 +55,10 @@ static pps_status emit_sum(layout *l, ir_id t, where out, const where *parts, ui
                      .B = l->b,
                      .T = 1,
                      .ep = 1,
+                     .slices = l->n_slices,
                      .teams = IR_NONE,
                      .graph_op = l->cx->program->graph->tensors[t].op,
-                     .n = pass_tensor_bytes(l->cx, t, l->chunk) / 4};
+                     .n = pass_grad_bytes(l->cx, t, l->chunk) / 4};
     return layout_push_kernel(l, k, first);
 }
 
@@ -64,7 +72,7 @@ static pps_status gradient(layout *l, ir_id t, bool held, where *ret)
         uint32_t n = 0;
         for (uint32_t j = 0; j < k->out_links.n && n < 256; j++) {
             uint32_t id = d->link_lists[k->out_links.begin + j];
-            if (d->links[id].tensor == t && d->links[id].grad)
+            if (d->links[id].made == t && d->links[id].grad)
                 PPS_TRY(layout_bind(l, BIND_GRAD_IN, id, 0, &parts[n++]));
         }
         for (uint32_t j = 0; j < l->contrib[t].n && n < 256; j++)
@@ -89,7 +97,7 @@ static pps_status emit_op(layout *l, uint32_t i, ir_phase phase, where *values)
     pass_cx *cx = l->cx;
     const ir_graph *g = cx->program->graph;
     uint32_t op_id = g->lists[l->c->ops.begin + i];
-    const ir_op *op = &g->ops[op_id];
+    const ir_op *op = &l->ops[op_id];
     ir_operand list[IR_MAX_OPERANDS];
     where resolved[IR_MAX_OPERANDS];
     uint32_t n = ir_op_operands(op, phase, list);
@@ -139,6 +147,9 @@ static pps_status emit_op(layout *l, uint32_t i, ir_phase phase, where *values)
                 }
                 *r = (where){W_TEMP, (uint32_t)l->held_h[i][a.index], 0};
             }
+            break;
+        case 'c':
+            PPS_TRY(layout_bind(l, a.index == 0 ? BIND_CARRY : BIND_CARRIED, 0, l->carry_at[i], r));
             break;
         case 'x':
             if (layout_wants_grad(l, op->in[a.index]))
@@ -315,6 +326,7 @@ static pps_status start_chunk(layout *l, uint32_t c)
     PASS_ALLOC(l->save_reads, cx->scratch, l->c->ops.n);
     PASS_ALLOC(l->save_values, cx->scratch, l->c->ops.n);
     PASS_ALLOC(l->held_h, cx->scratch, l->c->ops.n);
+    PASS_ALLOC(l->carry_at, cx->scratch, l->c->ops.n);
     PASS_ALLOC(l->runs_bi, cx->scratch, l->c->ops.n);
     PASS_ALLOC(l->runs_bw, cx->scratch, l->c->ops.n);
     PASS_ALLOC(l->runs_again, cx->scratch, l->c->ops.n);
@@ -350,6 +362,7 @@ static pps_status layout_chunk(layout *l, uint32_t c)
     for (int i = 0; i < PASS_VARIANTS * PPS_PASS_COUNT; i++)
         chunk->programs[i / PPS_PASS_COUNT][i % PPS_PASS_COUNT].id = IR_NONE;
     layout_homes(l, chunk);
+    layout_carry(l, chunk);
     find_variants(l, chunk, variants);
     if (variants[PASS_KEEPS])
         PPS_TRY(build_kept(l, chunk));
@@ -372,10 +385,29 @@ static pps_status check_effect(pass_cx *cx)
     return PPS_OK;
 }
 
+/* The ops as kernels do them: the graph's, but for those that go on where the slice before ended.
+ */
+static pps_status kernel_ops(layout *l)
+{
+    const ir_graph *g = l->cx->program->graph;
+    ir_op *ops;
+    l->ops = g->ops;
+    if (l->n_slices == 1)
+        return PPS_OK;
+    PASS_ALLOC(ops, l->cx->scratch, g->n_ops);
+    memcpy(ops, g->ops, g->n_ops * sizeof *ops);
+    for (uint32_t i = 0; i < g->n_ops; i++)
+        if (ops[i].kind == IR_ATTENTION)
+            ops[i].kind = IR_ATTENTION_SLICE;
+    l->ops = ops;
+    return PPS_OK;
+}
+
 pps_status pass_layout(pass_cx *cx)
 {
     const ir_graph *g = cx->program->graph;
-    layout l = {.cx = cx};
+    layout l = {.cx = cx, .n_slices = cx->dag->n_slices};
+    PPS_TRY(kernel_ops(&l));
     PASS_ALLOC(cx->chunks, cx->mem, g->n_chunks);
     PASS_ALLOC(l.homes, cx->scratch, g->n_tensors);
     PASS_ALLOC(l.uses, cx->scratch, g->n_tensors);

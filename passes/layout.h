@@ -32,6 +32,8 @@ typedef struct layout {
     pass_cx *cx;
     uint32_t chunk, b, ep; /* local batch rows of a microbatch; ranks sharing experts */
     const ir_chunk *c;
+    const ir_op *ops;  /* the graph's, as kernels do them */
+    uint32_t n_slices; /* of a microbatch */
     /* by tensor, valid for this chunk's */
     home *homes;
     uint32_t *uses;    /* [n_tensors] gradient contributions from inside */
@@ -46,6 +48,7 @@ typedef struct layout {
     home (*saves)[4];
     uint8_t (*save_reads)[4]; /* LAYOUT_IN_* */
     uint64_t (*held_h)[4];    /* offsets in HELD */
+    uint64_t *carry_at;       /* offset in CARRY, and in CARRIED */
     uint8_t *runs_bi, *runs_bw;
     uint8_t *runs_again; /* F's kernel, in the backward that recomputes */
     bool recomputes;     /* which a chunk does that has any of those */
@@ -70,6 +73,9 @@ enum { LAYOUT_IN_BI = 1, LAYOUT_IN_BW = 2 };
 void layout_backward(layout *l);
 /* Homes of tensors and saved operands, and the sizes of the chunk's SAVE blocks. */
 void layout_homes(layout *l, pass_chunk *ret);
+/* Where what slices carry lies: keys and values of one op after the other, their gradients alike.
+ */
+void layout_carry(layout *l, pass_chunk *ret);
 /* Homes for `pass` where nothing is kept: before BW's, BI's program must be there. */
 void layout_homes_again(layout *l, pps_pass pass);
 /* Does the op's kernel of `phase` have an operand of this kind? */
@@ -106,7 +112,7 @@ static inline uint32_t layout_position(const ir_graph *g, ir_range list, uint32_
 static inline const ir_op *layout_op(const layout *l, uint32_t i)
 {
     const ir_graph *g = l->cx->program->graph;
-    return &g->ops[g->lists[l->c->ops.begin + i]];
+    return &l->ops[g->lists[l->c->ops.begin + i]];
 }
 
 static inline bool layout_wants_grad(const layout *l, ir_id tensor)
@@ -114,11 +120,12 @@ static inline bool layout_wants_grad(const layout *l, ir_id tensor)
     return (l->cx->program->graph->tensors[tensor].flags & IR_TENSOR_GRAD) != 0;
 }
 
-/* Bytes of an s, h or w operand. */
+/* Bytes of an s, h, w or c operand. */
 static inline uint64_t layout_extra_bytes(const layout *l, const ir_op *op, ir_operand operand)
 {
     ir_extent e = ir_op_extra(l->cx->program->graph, op, operand, l->ep);
-    return e.per_row * l->b + e.fixed;
+    uint64_t parts = operand.letter == 'c' ? 1 : l->n_slices;
+    return e.per_row / parts * l->b + e.fixed;
 }
 
 #endif

@@ -72,12 +72,12 @@ void layout_backward(layout *l)
     const dag_chunk *k = &d->chunks[l->chunk];
     for (uint32_t i = l->c->ops.n; i-- > 0;) {
         const ir_op *op = layout_op(l, i);
-        bool arrives = op->kind == IR_CROSS_ENTROPY || op->kind == IR_MSE;
+        bool arrives = op->kind != IR_ROUTER && ir_op_has_loss((ir_op_kind)op->kind);
         for (uint32_t o = 0; o < op->n_out; o++) {
             bool outside = false;
             for (uint32_t j = 0; j < k->out_links.n; j++) {
                 const dag_link *link = &d->links[d->link_lists[k->out_links.begin + j]];
-                outside |= link->tensor == op->out[o] && link->grad;
+                outside |= link->made == op->out[o] && link->grad;
             }
             l->has_d[op->out[o]] = outside || l->uses[op->out[o]] > 0;
             arrives |= l->has_d[op->out[o]];
@@ -132,6 +132,17 @@ void layout_homes(layout *l, pass_chunk *ret)
             else
                 l->saves[i][k] = (home){.what = BIND_WORK};
     }
+}
+
+void layout_carry(layout *l, pass_chunk *ret)
+{
+    for (uint32_t i = 0; i < l->c->ops.n; i++) {
+        const ir_op *op = layout_op(l, i);
+        if (layout_has_letter(op, IR_PHASE_F, 'c'))
+            l->carry_at[i] = layout_append(&ret->carry_bytes[0],
+                                           layout_extra_bytes(l, op, (ir_operand){'c', 0}));
+    }
+    ret->carry_bytes[1] = ret->carry_bytes[0];
 }
 
 /* What BI left in HELD is there for BW; no other pass leaves anything. */

@@ -134,13 +134,14 @@ pps_status layout_param(layout *l, ir_id param, where_kind kind, where *ret)
 plan_kernel layout_describe(const layout *l, uint32_t op_id, ir_phase phase)
 {
     const ir_graph *g = l->cx->program->graph;
-    const ir_op *op = &g->ops[op_id];
+    const ir_op *op = &l->ops[op_id];
     plan_kernel k = {.op = op->kind,
                      .phase = (uint8_t)phase,
                      .graph_op = op_id,
                      .B = l->b,
                      .T = 1,
                      .ep = 1,
+                     .slices = l->n_slices,
                      .teams = IR_NONE,
                      .attrs = op->attrs};
     const ir_tensor *in = op->n_in > 0 ? &g->tensors[op->in[0]] : NULL;
@@ -150,9 +151,15 @@ plan_kernel layout_describe(const layout *l, uint32_t op_id, ir_phase phase)
         k.T = in->n_dims > 1 ? in->dims[1] : 1;
         if (in->flags & IR_TENSOR_ROWS)
             k.T /= op->attrs.top_k;
+        k.T /= l->n_slices;
     }
     if (out != NULL)
         k.n_out = out->dims[out->n_dims - 1];
+    uint32_t tensor = l->cx->dag->groups[l->cx->dag->chunks[l->chunk].group].tensor;
+    if (op->shared) {
+        k.teams = tensor;
+        k.ep = l->cx->set->teams[tensor].size;
+    }
     if (op->kind == IR_EXPERTS) {
         k.ep = l->ep;
         k.teams = l->cx->dag->chunks[l->chunk].ep_teams;
@@ -245,7 +252,7 @@ pps_status layout_finish(layout *l, uint64_t *held_bytes)
         k.operands += set->n_operands;
         set->kernels[set->n_kernels++] = k;
         if (k.op != PLAN_KERNEL_SUM)
-            p.flops += ir_op_flops(g, &g->ops[k.graph_op], (ir_phase)k.phase) * l->b;
+            p.flops += ir_op_flops(g, &g->ops[k.graph_op], (ir_phase)k.phase) * l->b / l->n_slices;
     }
     for (uint32_t i = 0; i < l->n_operands; i++) {
         where w = l->operands[i];

@@ -72,6 +72,9 @@ static void needs_of(lower *l, uint32_t v)
                     need(l, p->first + m);
         }
     }
+    uint32_t slice = dag_slice_before(d, r, v - r->first);
+    if (slice != IR_NONE)
+        need(l, r->first + slice);
     if (r->kind == PLAN_RECV) {
         uint32_t jit = cx->jit[d->runs[r->pair].first + (v - r->first)];
         if (jit != IR_NONE)
@@ -312,7 +315,8 @@ static pps_status place_params(pass_cx *cx, uint32_t group)
     uint64_t data = 0;
     for (uint32_t k = 0; k < set->n_data; k++) {
         set->data[k].offset = data;
-        data += aligned(4ull * set->data[k].row_elems * cx->local_rows[group] * set->n_mb);
+        data += aligned(4ull * set->data[k].row_elems * cx->local_rows[group] *
+                        (set->n_mb / set->n_slices));
     }
     p->data_bytes = data;
     p->act_offset = p->data_offset + data;

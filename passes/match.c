@@ -43,6 +43,12 @@ bool pass_match_chunk(const pass_cx *cx, const ir_filter *f, uint32_t chunk, pas
             ret->mb = t;
             continue;
         }
+        if (cx->dag->slice_tag != NULL && strcmp(t->tag, cx->dag->slice_tag) == 0) {
+            if (t->kind == PPS_TERM_ABSENT)
+                return false;
+            ret->slice = t;
+            continue;
+        }
         const ir_tag *found = NULL;
         for (uint32_t k = 0; k < set->n; k++)
             if (strcmp(g->tags[set->begin + k].name, t->tag) == 0)
@@ -55,9 +61,15 @@ bool pass_match_chunk(const pass_cx *cx, const ir_filter *f, uint32_t chunk, pas
     return true;
 }
 
-bool pass_match_mb(const pass_cx *cx, const ir_term *t, uint32_t mb)
+static bool names(const pass_cx *cx, const ir_term *t, uint32_t index)
 {
-    return t == NULL || t->kind != PPS_TERM_SET || in_set(cx->program, t, mb);
+    return t == NULL || t->kind != PPS_TERM_SET || in_set(cx->program, t, index);
+}
+
+bool pass_match_unit(const pass_cx *cx, const pass_match *m, uint32_t unit)
+{
+    uint32_t n_slices = cx->dag->n_slices;
+    return names(cx, m->mb, unit / n_slices) && names(cx, m->slice, unit % n_slices);
 }
 
 const char *pass_filter_text(const pass_cx *cx, const ir_filter *f, char *buffer, size_t n)

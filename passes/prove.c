@@ -12,7 +12,7 @@
  * Beside that: transfers match, ranks of a group agree by sharing a plan, every chunk runs each
  * pass of each microbatch once (so every gradient is summed once), memory is used in an order that
  * the waits keep (prove_memory.c), and buckets are cleared, summed, applied and gathered in order
- * (prove_buckets.c).
+ * (prove_buckets.c), and slices of a sequence follow on each other (prove_slices.c).
  */
 #include "passes/pass.h"
 
@@ -282,7 +282,7 @@ static pps_status check_once(const prover *p)
             if ((bits & need) != need) {
                 pps_span none = {0};
                 return pps_error(p->st, none, 521, "%s, microbatch %u: a pass never runs",
-                                 set->chunk_names[c], m);
+                                 set->chunk_names[c], m / set->n_slices);
             }
         }
     return PPS_OK;
@@ -331,7 +331,9 @@ pps_status pps_prove(pps_state *st, const plan_set *set)
         status = prove_memory(st, set);
     if (status == PPS_OK)
         status = prove_buckets(st, set);
-    return status == PPS_OK ? prove_teams(st, set) : status;
+    if (status == PPS_OK)
+        status = prove_teams(st, set);
+    return status == PPS_OK ? prove_slices(st, set) : status;
 }
 
 pps_status pass_prove(pass_cx *cx)

@@ -137,12 +137,13 @@ typedef struct told { /* which teams the counts at an offset were last told in *
     uint32_t offset, teams;
 } told;
 
-typedef struct experts { /* of one plan */
-    told *table;
-    uint32_t mask;
+typedef struct experts {
     ir_range *program; /* [n_programs] in `kernels`: experts that ranks share */
     uint32_t *kernels;
-    bool *seen;    /* [n_programs] */
+    uint32_t *seen; /* [n_programs] by which plan: group + 1 */
+    /* of the plan at hand */
+    told *table;
+    uint32_t mask;
     uint32_t *cut; /* [n_params] teams that share it out */
 } experts;
 
@@ -164,22 +165,14 @@ static pps_status step_wrong(const check *c, const plan *p, uint32_t step, const
                      p->group, step, label);
 }
 
-static pps_status start_experts(const check *c, const plan *p, arena *mem, experts *x)
+static pps_status find_experts(const check *c, experts *x)
 {
     const plan_set *set = c->set;
-    uint32_t n_counts = 0, n = 0;
-    for (uint32_t i = 0; i < p->n_steps; i++)
-        n_counts += p->steps[i].kind == PLAN_COUNTS;
-    while (x->mask < 2 * n_counts)
-        x->mask = 2 * x->mask + 1;
-    PASS_ALLOC(x->table, mem, x->mask);
-    PASS_ALLOC(x->program, mem, set->n_programs);
-    PASS_ALLOC(x->kernels, mem, set->n_kernels);
-    PASS_ALLOC(x->seen, mem, set->n_programs);
-    PASS_ALLOC(x->cut, mem, set->n_params);
-    memset(x->cut, 0xff, set->n_params * sizeof *x->cut);
-    for (uint32_t i = 0; i < p->n_params; i++)
-        x->cut[p->params[i].param] = p->params[i].cuts[0].teams;
+    uint32_t n = 0;
+    PASS_ALLOC(x->program, c->mem, set->n_programs);
+    PASS_ALLOC(x->kernels, c->mem, set->n_kernels);
+    PASS_ALLOC(x->seen, c->mem, set->n_programs);
+    PASS_ALLOC(x->cut, c->mem, set->n_params);
     for (uint32_t i = 0; i < set->n_programs; i++) {
         const plan_program *program = &set->programs[i];
         x->program[i].begin = n;
@@ -188,6 +181,20 @@ static pps_status start_experts(const check *c, const plan *p, arena *mem, exper
                 x->kernels[n++] = k;
         x->program[i].n = n - x->program[i].begin;
     }
+    return PPS_OK;
+}
+
+static pps_status start_plan(const plan *p, arena *mem, experts *x)
+{
+    uint32_t n_counts = 0;
+    for (uint32_t i = 0; i < p->n_steps; i++)
+        n_counts += p->steps[i].kind == PLAN_COUNTS;
+    x->mask = 15;
+    while (x->mask < 2 * n_counts)
+        x->mask = 2 * x->mask + 1;
+    PASS_ALLOC(x->table, mem, x->mask);
+    for (uint32_t i = 0; i < p->n_params; i++)
+        x->cut[p->params[i].param] = p->params[i].cuts[0].teams;
     return PPS_OK;
 }
 
@@ -247,11 +254,10 @@ static pps_status check_counts(const check *c, const plan *p, const experts *x, 
     return PPS_OK;
 }
 
-static pps_status check_exchanges(check *c, const plan *p, arena *mem)
+static pps_status check_exchanges(check *c, const plan *p, experts *x, arena *mem)
 {
     const plan_set *set = c->set;
-    experts x = {.mask = 15};
-    PPS_TRY(start_experts(c, p, mem, &x));
+    PPS_TRY(start_plan(p, mem, x));
     for (uint32_t i = 0; i < p->n_steps; i++) {
         const plan_step *s = &p->steps[i];
         const plan_work *w = plan_work_of(set, s);
@@ -260,19 +266,19 @@ static pps_status check_exchanges(check *c, const plan *p, arena *mem)
             return step_wrong(c, p, i, "an exchange without its buffers");
         if (s->kind == PLAN_COUNTS) {
             uint32_t offset = p->bindings[s->bindings + 1];
-            *told_at(&x, offset) = (told){offset, w->teams + 1};
+            *told_at(x, offset) = (told){offset, w->teams + 1};
         } else if (s->kind == PLAN_ALL_TO_ALL) {
-            if (told_at(&x, p->bindings[s->bindings + 2])->teams != w->teams + 1)
+            if (told_at(x, p->bindings[s->bindings + 2])->teams != w->teams + 1)
                 return step_wrong(c, p, i, "rows are exchanged in other teams than counted");
         } else if (s->kind == PLAN_COMPUTE) {
-            ir_range list = x.program[w->program];
+            ir_range list = x->program[w->program];
             for (uint32_t k = 0; k < list.n; k++) {
-                const plan_kernel *kernel = &set->kernels[x.kernels[list.begin + k]];
-                if (!x.seen[w->program])
-                    PPS_TRY(check_kernel(c, p, &x, i, kernel));
-                PPS_TRY(check_counts(c, p, &x, i, kernel));
+                const plan_kernel *kernel = &set->kernels[x->kernels[list.begin + k]];
+                if (x->seen[w->program] != p->group + 1)
+                    PPS_TRY(check_kernel(c, p, x, i, kernel));
+                PPS_TRY(check_counts(c, p, x, i, kernel));
             }
-            x.seen[w->program] = true;
+            x->seen[w->program] = p->group + 1;
         }
     }
     return PPS_OK;
@@ -284,6 +290,8 @@ static pps_status check_exchanges(check *c, const plan *p, arena *mem)
 static pps_status check_set(check *c)
 {
     const plan_set *set = c->set;
+    experts x = {0};
+    PPS_TRY(find_experts(c, &x));
     PASS_ALLOC(c->seat, c->mem, set->n_teams);
     PASS_ALLOC(c->from, c->mem, set->n_ranks);
     for (uint32_t g = 0; g < set->n_groups; g++) {
@@ -293,7 +301,7 @@ static pps_status check_set(check *c)
         for (uint32_t b = 0; b < p->n_buckets; b++)
             PPS_TRY(check_bucket(c, p, &p->buckets[b]));
         arena_init(&mem, NULL, NULL);
-        pps_status status = check_exchanges(c, p, &mem);
+        pps_status status = check_exchanges(c, p, &x, &mem);
         arena_done(&mem);
         PPS_TRY(status);
     }

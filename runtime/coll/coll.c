@@ -37,9 +37,13 @@ enum {
 enum { AUX_TICKET = 0, AUX_NEXT = 0 }; /* coll_op.aux: p2p's ticket; collectives: next peer */
 
 static const char *const kind_names[] = {
-    [COLL_SEND] = "send",     [COLL_RECV] = "receive",          [COLL_ALL_REDUCE] = "all-reduce",
-    [COLL_COUNTS] = "counts", [COLL_ALL_TO_ALL] = "all-to-all",
-    [COLL_REDUCE_SCATTER] = "reduce-scatter", [COLL_ALL_GATHER] = "all-gather",
+    [COLL_SEND] = "send",
+    [COLL_RECV] = "receive",
+    [COLL_ALL_REDUCE] = "all-reduce",
+    [COLL_COUNTS] = "counts",
+    [COLL_ALL_TO_ALL] = "all-to-all",
+    [COLL_REDUCE_SCATTER] = "reduce-scatter",
+    [COLL_ALL_GATHER] = "all-gather",
 };
 
 /* ---- Entries -----------------------------------------------------------------------------------
@@ -234,9 +238,15 @@ static pps_status pull(coll_rank *r, coll_op *op, const coll_entry *e, uint32_t 
     uint64_t bytes = op->kind == COLL_ALL_GATHER ? op->bytes / op->group_size
                                                  : (uint64_t)op->experts * sizeof(int32_t);
     const char *from = e ? peer_data(r, e, op->group[index], 0, bytes) : op->send;
-    char *to = (char *)op->recv + index * bytes;
     if (!from)
         return PPS_ERR_COLL;
+    if (op->width > 0) {
+        char *to = (char *)op->recv + (uint64_t)index * op->width;
+        for (uint64_t done = 0; done < bytes; done += op->width)
+            memcpy(to + done * op->group_size, from + done, op->width);
+        return PPS_OK;
+    }
+    char *to = (char *)op->recv + index * bytes;
     if (from != to)
         memcpy(to, from, bytes);
     return PPS_OK;
@@ -329,13 +339,12 @@ static pps_status drain_of(coll_rank *r, coll_op *op, uint32_t index, bool *ret_
     return PPS_OK;
 }
 
-/* Sum our slice over the group to `to`, which may be the slice itself. */
-static void sum_slice(coll_rank *r, const coll_op *op, float *to)
+/* Sum elements [begin, end) over the group to `to`, which may be the same of our own. */
+static void sum_range(coll_rank *r, const coll_op *op, uint64_t begin, uint64_t end, float *to)
 {
     enum { BLOCK = 1024 };
     float sum[BLOCK];
-    uint64_t begin, end, ticket;
-    slice(op->bytes / sizeof(float), op->group_index, op->group_size, &begin, &end);
+    uint64_t ticket;
     for (uint64_t at = begin; at < end; at += BLOCK) {
         size_t n = end - at < BLOCK ? (size_t)(end - at) : BLOCK;
         for (uint32_t g = 0; g < op->group_size; g++) {
@@ -350,6 +359,21 @@ static void sum_slice(coll_rank *r, const coll_op *op, float *to)
         for (size_t i = 0; i < n && op->flags & COLL_ADD; i++)
             sum[i] = to[at - begin + i] + sum[i];
         memcpy(to + (at - begin), sum, n * sizeof(float));
+    }
+}
+
+/* Sum our slice over the group to `to`. */
+static void sum_slice(coll_rank *r, const coll_op *op, float *to)
+{
+    uint64_t begin, end, n = op->width / sizeof(float), all = op->bytes / sizeof(float);
+    if (op->width == 0) {
+        slice(all, op->group_index, op->group_size, &begin, &end);
+        sum_range(r, op, begin, end, to);
+        return;
+    }
+    for (begin = op->group_index * n; begin < all; begin += op->group_size * n) {
+        sum_range(r, op, begin, begin + n, to);
+        to += n;
     }
 }
 
@@ -464,6 +488,8 @@ static pps_status check_collective(coll_rank *r, coll_op *op)
         if (op->bytes % (op->group_size * sizeof(float)) ||
             !in_arena(r, op->send, gathers ? part : op->bytes) ||
             !in_arena(r, op->recv, gathers ? op->bytes : part))
+            return PPS_ERR_ARG;
+        if (op->width % sizeof(float) || (op->width && part % op->width))
             return PPS_ERR_ARG;
         op->sent_bytes = peers * part;
         return PPS_OK;

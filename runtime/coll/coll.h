@@ -69,7 +69,9 @@ typedef struct coll_op {
                  * REDUCE_SCATTER: this rank's slice; ALL_GATHER: all slices */
     const int32_t
         *counts; /* ALL_TO_ALL: [group_size][experts]: rows each rank has for each expert */
-    uint32_t experts, width; /* rows of `width` bytes; rank i owns experts [i*E/n, (i+1)*E/n) */
+    uint32_t experts; /* rank i owns experts [i*E/n, (i+1)*E/n) */
+    uint32_t width;   /* ALL_TO_ALL: bytes of a row; REDUCE_SCATTER, ALL_GATHER: of one rank's piece
+                       * where slices lie in pieces, [pieces][group_size][width]; 0: in one */
     uint64_t bytes; /* SEND, RECV, ALL_REDUCE; ALL_TO_ALL: room at `recv`; REDUCE_SCATTER, ALL_GATHER: of
                      * all slices, which are equal and follow each other in group order */
     uint64_t sent_bytes;     /* out: bytes that left this rank (to others, not to itself) */

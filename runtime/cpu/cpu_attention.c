@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * cpu_attention.c: ROPE and causal grouped-query ATTENTION.
+ * cpu_attention.c: ROPE, causal grouped-query ATTENTION, and ATTENTION_SLICE, the same for one
+ * slice of the sequences, which also sees all keys of the slices before it.
  *
  * Scores exist only as tiles of Q_BLOCK queries by S_BLOCK keys, on the stack:
  *
@@ -18,14 +19,15 @@
  */
 #include "runtime/cpu/lanes.h"
 
-/* Turn each head's halves (x1, x2) by `sign` times its position's angles. */
-static void rotate(const plan_kernel *k, const cpu_real *in, cpu_real *out, int sign)
+/* Turn each head's halves (x1, x2) by `sign` times its position's angles; row 0 is at `first`. */
+static void rotate(const plan_kernel *k, size_t first, const cpu_real *in, cpu_real *out, int sign)
 {
     size_t dim = k->attrs.head_dim, half = dim / 2, width = k->n_in;
     for (size_t j = 0; j < half; ++j) {
         double rate = pow(k->attrs.theta, -2.0 * (double)j / (double)dim);
         for (size_t t = 0; t < k->T; ++t) {
-            cpu_real c = (cpu_real)cos((double)t * rate), s = (cpu_real)sin((double)t * rate);
+            double angle = (double)(first + t) * rate;
+            cpu_real c = (cpu_real)cos(angle), s = (cpu_real)sin(angle);
             s *= (cpu_real)sign;
             for (size_t b = 0; b < k->B; ++b)
                 for (size_t h = 0; h < width; h += dim) {
@@ -41,7 +43,7 @@ static void rotate(const plan_kernel *k, const cpu_real *in, cpu_real *out, int 
 /* i0 o0 */
 CPU_KERNEL(rope_f)
 {
-    rotate(k, p[0], p[1], 1);
+    rotate(k, (size_t)cx->slice * k->T, p[0], p[1], 1);
     return PPS_OK;
 }
 
@@ -49,7 +51,7 @@ CPU_KERNEL(rope_f)
 CPU_KERNEL(rope_bi)
 {
     if (p[1] != NULL)
-        rotate(k, p[0], p[1], -1);
+        rotate(k, (size_t)cx->slice * k->T, p[0], p[1], -1);
     return PPS_OK;
 }
 
@@ -85,63 +87,104 @@ static size_t visible(size_t t, size_t s0, size_t columns)
     return t < s0 ? 0 : least(t - s0 + 1, columns);
 }
 
-/* Queries [t0, t0 + rows) of one head. `lse` has one element per (t, head), `heads` apart. */
-static void attend(const plan_kernel *k, head at, size_t t0, size_t rows, const cpu_real *query,
-                   const cpu_real *key, const cpu_real *value, cpu_real *out, cpu_real *lse)
+typedef struct running { /* softmax of some queries over the keys seen so far */
+    cpu_real top[Q_BLOCK], total[Q_BLOCK];
+} running;
+
+/* Queries [t0, t0 + rows) of one head see `columns` keys from s0 on, of which those of their own
+ * slice
+ * (`causal`) may lie ahead of them. */
+static void see_keys(const plan_kernel *k, head at, size_t t0, size_t rows, size_t s0,
+                     size_t columns, bool causal, const cpu_real *query, const cpu_real *key,
+                     const cpu_real *value, cpu_real *o, running *r)
 {
     size_t dim = k->attrs.head_dim;
     cpu_real scale = 1 / (cpu_real)sqrt((double)dim);
     score_tile score;
-    cpu_real top[Q_BLOCK], total[Q_BLOCK];
+    CPU_FN(product)
+    (NULL, CPU_NT, rows, columns, dim, query + at.q + t0 * at.o_row, at.o_row,
+     key + at.kv + s0 * at.kv_row, at.kv_row, score.at[0], S_BLOCK);
+    for (size_t i = 0; i < rows; ++i) {
+        size_t n = causal ? visible(t0 + i, s0, columns) : columns;
+        memset(score.at[i] + n, 0, (columns - n) * sizeof *o);
+        if (n == 0)
+            continue;
+        for (size_t s = 0; s < n; ++s)
+            score.at[i][s] *= scale;
+        cpu_real greatest = cpu_greatest(score.at[i], n);
+        if (greatest > r->top[i]) {
+            cpu_real shrink = cpu_exp(r->top[i] - greatest);
+            r->total[i] *= shrink;
+            for (size_t j = 0; j < dim; ++j)
+                o[i * at.o_row + j] *= shrink;
+            r->top[i] = greatest;
+        }
+        r->total[i] += cpu_exp_total(score.at[i], n, r->top[i], score.at[i]);
+    }
+    CPU_FN(product)
+    (NULL, CPU_NN_ADD, rows, dim, columns, score.at[0], S_BLOCK, value + at.kv + s0 * at.kv_row,
+     at.kv_row, o, at.o_row);
+}
+
+/* Elements of one slice's keys. */
+static size_t slice_elems(const plan_kernel *k)
+{
+    return cpu_positions(k) * k->attrs.kv_heads * k->attrs.head_dim;
+}
+
+/* Queries [t0, t0 + rows) of one head, whose slice is the one after `before` others: keys and
+ * values of those lie first. `lse` has one element per (t, head), `heads` apart. */
+static void attend(const plan_kernel *k, head at, size_t before, size_t t0, size_t rows,
+                   const cpu_real *query, const cpu_real *key, const cpu_real *value, cpu_real *out,
+                   cpu_real *lse)
+{
+    size_t dim = k->attrs.head_dim;
+    running r;
     cpu_real *o = out + at.q + t0 * at.o_row;
     for (size_t i = 0; i < rows; ++i) {
-        top[i] = -(cpu_real)INFINITY;
-        total[i] = 0;
+        r.top[i] = -(cpu_real)INFINITY;
+        r.total[i] = 0;
         memset(o + i * at.o_row, 0, dim * sizeof *o);
     }
-    for (size_t s0 = 0; s0 < t0 + rows; s0 += S_BLOCK) {
-        size_t columns = least(S_BLOCK, t0 + rows - s0);
-        CPU_FN(product)
-        (NULL, CPU_NT, rows, columns, dim, query + at.q + t0 * at.o_row, at.o_row,
-         key + at.kv + s0 * at.kv_row, at.kv_row, score.at[0], S_BLOCK);
-        for (size_t i = 0; i < rows; ++i) {
-            size_t n = visible(t0 + i, s0, columns);
-            memset(score.at[i] + n, 0, (columns - n) * sizeof *o);
-            if (n == 0)
-                continue;
-            for (size_t s = 0; s < n; ++s)
-                score.at[i][s] *= scale;
-            cpu_real greatest = cpu_greatest(score.at[i], n);
-            if (greatest > top[i]) {
-                cpu_real shrink = cpu_exp(top[i] - greatest);
-                total[i] *= shrink;
-                for (size_t j = 0; j < dim; ++j)
-                    o[i * at.o_row + j] *= shrink;
-                top[i] = greatest;
-            }
-            total[i] += cpu_exp_total(score.at[i], n, top[i], score.at[i]);
-        }
-        CPU_FN(product)
-        (NULL, CPU_NN_ADD, rows, dim, columns, score.at[0], S_BLOCK, value + at.kv + s0 * at.kv_row,
-         at.kv_row, o, at.o_row);
+    for (size_t slice = 0; slice <= before; ++slice) {
+        size_t end = slice < before ? k->T : t0 + rows, begin = slice * slice_elems(k);
+        for (size_t s0 = 0; s0 < end; s0 += S_BLOCK)
+            see_keys(k, at, t0, rows, s0, least(S_BLOCK, end - s0), slice == before, query,
+                     key + begin, value + begin, o, &r);
     }
     for (size_t i = 0; i < rows; ++i) {
         for (size_t j = 0; j < dim; ++j)
-            o[i * at.o_row + j] /= total[i];
-        lse[i * k->attrs.heads] = top[i] + (cpu_real)log(total[i]);
+            o[i * at.o_row + j] /= r.total[i];
+        lse[i * k->attrs.heads] = r.top[i] + (cpu_real)log(r.total[i]);
     }
+}
+
+static void attend_all(const plan_kernel *k, size_t before, const cpu_real *query,
+                       const cpu_real *key, const cpu_real *value, cpu_real *out, cpu_real *lse)
+{
+    size_t heads = k->attrs.heads;
+    for (size_t b = 0; b < k->B; ++b)
+        for (size_t h = 0; h < heads; ++h)
+            for (size_t t0 = 0; t0 < k->T; t0 += Q_BLOCK)
+                attend(k, find_head(k, b, h), before, t0, least(Q_BLOCK, k->T - t0), query, key,
+                       value, out, lse + (b * k->T + t0) * heads + h);
 }
 
 /* i0 i1 i2 o0 s0 */
 CPU_KERNEL(attention_f)
 {
-    size_t heads = k->attrs.heads;
-    cpu_real *lse = p[4];
-    for (size_t b = 0; b < k->B; ++b)
-        for (size_t h = 0; h < heads; ++h)
-            for (size_t t0 = 0; t0 < k->T; t0 += Q_BLOCK)
-                attend(k, find_head(k, b, h), t0, least(Q_BLOCK, k->T - t0), p[0], p[1], p[2], p[3],
-                       lse + (b * k->T + t0) * heads + h);
+    attend_all(k, 0, p[0], p[1], p[2], p[3], p[4]);
+    return PPS_OK;
+}
+
+/* i0 i1 i2 o0 s0 c0 */
+CPU_KERNEL(attention_slice_f)
+{
+    size_t elems = slice_elems(k);
+    cpu_real *key = p[5], *value = key + k->slices * elems;
+    memcpy(key + cx->slice * elems, p[1], elems * sizeof *key);
+    memcpy(value + cx->slice * elems, p[2], elems * sizeof *value);
+    attend_all(k, cx->slice, p[0], key, value, p[3], p[4]);
     return PPS_OK;
 }
 
@@ -158,57 +201,99 @@ static void score_gradient(score_tile *score, score_tile *d_prob, size_t i, size
     memset(ds + n, 0, (columns - n) * sizeof *ds);
 }
 
-/* Queries [t0, t0 + rows) of one head; p as attention_bi's. */
-static void attend_back(const plan_kernel *k, head at, size_t t0, size_t rows, void *const *p,
-                        const cpu_real *lse)
+typedef struct back { /* operands of the backward; gradients that nobody wants are NULL */
+    const cpu_real *query, *key, *value, *out, *lse, *d_out;
+    cpu_real *d_query, *d_key, *d_value;
+} back;
+
+/* Queries [t0, t0 + rows) of one head and `columns` keys from s0 on, which begin `kv` elements into
+ * keys and values; d_total: dO O of each query. */
+static void see_keys_back(const plan_kernel *k, head at, const back *p, size_t t0, size_t rows,
+                          size_t s0, size_t columns, bool causal, size_t kv,
+                          const cpu_real *d_total)
 {
-    size_t dim = k->attrs.head_dim, q_at = at.q + t0 * at.o_row;
+    size_t dim = k->attrs.head_dim, q_at = at.q + t0 * at.o_row, heads = k->attrs.heads;
     cpu_real scale = 1 / (cpu_real)sqrt((double)dim);
-    const cpu_real *query = (const cpu_real *)p[0] + q_at, *out = (const cpu_real *)p[3] + q_at;
-    const cpu_real *d_out = (const cpu_real *)p[5] + q_at;
+    const cpu_real *query = p->query + q_at, *d_out = p->d_out + q_at;
+    const cpu_real *lse = p->lse + t0 * heads;
     score_tile score, d_prob;
+    CPU_FN(product)
+    (NULL, CPU_NT, rows, columns, dim, query, at.o_row, p->key + kv, at.kv_row, score.at[0],
+     S_BLOCK);
+    CPU_FN(product)
+    (NULL, CPU_NT, rows, columns, dim, d_out, at.o_row, p->value + kv, at.kv_row, d_prob.at[0],
+     S_BLOCK);
+    for (size_t i = 0; i < rows; ++i)
+        score_gradient(&score, &d_prob, i, causal ? visible(t0 + i, s0, columns) : columns, columns,
+                       scale, lse[i * heads], d_total[i]);
+    if (p->d_query != NULL)
+        CPU_FN(product)
+    (NULL, CPU_NN_ADD, rows, dim, columns, d_prob.at[0], S_BLOCK, p->key + kv, at.kv_row,
+     p->d_query + q_at, at.o_row);
+    if (p->d_key != NULL)
+        CPU_FN(product)
+    (NULL, CPU_TN_ADD, columns, dim, rows, d_prob.at[0], S_BLOCK, query, at.o_row, p->d_key + kv,
+     at.kv_row);
+    if (p->d_value != NULL)
+        CPU_FN(product)
+    (NULL, CPU_TN_ADD, columns, dim, rows, score.at[0], S_BLOCK, d_out, at.o_row, p->d_value + kv,
+     at.kv_row);
+}
+
+static void attend_back(const plan_kernel *k, head at, const back *p, size_t before, size_t t0,
+                        size_t rows)
+{
+    size_t dim = k->attrs.head_dim;
+    const cpu_real *d_out = p->d_out + at.q + t0 * at.o_row, *out = p->out + at.q + t0 * at.o_row;
     cpu_real d_total[Q_BLOCK];
     for (size_t i = 0; i < rows; ++i)
         d_total[i] = cpu_dot(d_out + i * at.o_row, out + i * at.o_row, dim);
-    for (size_t s0 = 0; s0 < t0 + rows; s0 += S_BLOCK) {
-        size_t columns = least(S_BLOCK, t0 + rows - s0), kv_at = at.kv + s0 * at.kv_row;
-        const cpu_real *key = (const cpu_real *)p[1] + kv_at;
-        const cpu_real *value = (const cpu_real *)p[2] + kv_at;
-        CPU_FN(product)
-        (NULL, CPU_NT, rows, columns, dim, query, at.o_row, key, at.kv_row, score.at[0], S_BLOCK);
-        CPU_FN(product)
-        (NULL, CPU_NT, rows, columns, dim, d_out, at.o_row, value, at.kv_row, d_prob.at[0],
-         S_BLOCK);
-        for (size_t i = 0; i < rows; ++i)
-            score_gradient(&score, &d_prob, i, visible(t0 + i, s0, columns), columns, scale,
-                           lse[i * k->attrs.heads], d_total[i]);
-        if (p[6] != NULL)
-            CPU_FN(product)
-            (NULL, CPU_NN_ADD, rows, dim, columns, d_prob.at[0], S_BLOCK, key, at.kv_row,
-             (cpu_real *)p[6] + q_at, at.o_row);
-        if (p[7] != NULL)
-            CPU_FN(product)
-            (NULL, CPU_TN_ADD, columns, dim, rows, d_prob.at[0], S_BLOCK, query, at.o_row,
-             (cpu_real *)p[7] + kv_at, at.kv_row);
-        if (p[8] != NULL)
-            CPU_FN(product)
-            (NULL, CPU_TN_ADD, columns, dim, rows, score.at[0], S_BLOCK, d_out, at.o_row,
-             (cpu_real *)p[8] + kv_at, at.kv_row);
+    for (size_t slice = 0; slice <= before; ++slice) {
+        size_t end = slice < before ? k->T : t0 + rows;
+        size_t begin = slice * slice_elems(k) + at.kv;
+        for (size_t s0 = 0; s0 < end; s0 += S_BLOCK)
+            see_keys_back(k, at, p, t0, rows, s0, least(S_BLOCK, end - s0), slice == before,
+                          begin + s0 * at.kv_row, d_total);
     }
+}
+
+/* Gradients of the slices up to this one, whose queries' gradient is cleared first. */
+static void attend_back_all(const plan_kernel *k, const back *p, size_t before)
+{
+    size_t heads = k->attrs.heads;
+    if (p->d_query != NULL)
+        memset(p->d_query, 0, cpu_positions(k) * heads * k->attrs.head_dim * sizeof(cpu_real));
+    for (size_t b = 0; b < k->B; ++b)
+        for (size_t h = 0; h < heads; ++h) {
+            back of_head = *p;
+            of_head.lse += b * k->T * heads + h;
+            for (size_t t0 = 0; t0 < k->T; t0 += Q_BLOCK)
+                attend_back(k, find_head(k, b, h), &of_head, before, t0, least(Q_BLOCK, k->T - t0));
+        }
 }
 
 /* i0 i1 i2 o0 s0 d0 x0 x1 x2 */
 CPU_KERNEL(attention_bi)
 {
-    size_t heads = k->attrs.heads, dim = k->attrs.head_dim, rows = cpu_positions(k);
-    const cpu_real *lse = p[4];
-    for (size_t i = 6; i <= 8; ++i)
+    const back operands = {p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7], p[8]};
+    for (size_t i = 7; i <= 8; ++i)
         if (p[i] != NULL)
-            memset(p[i], 0, rows * (i == 6 ? heads : k->attrs.kv_heads) * dim * sizeof(cpu_real));
-    for (size_t b = 0; b < k->B; ++b)
-        for (size_t h = 0; h < heads; ++h)
-            for (size_t t0 = 0; t0 < k->T; t0 += Q_BLOCK)
-                attend_back(k, find_head(k, b, h), t0, least(Q_BLOCK, k->T - t0), p,
-                            lse + (b * k->T + t0) * heads + h);
+            memset(p[i], 0, slice_elems(k) * sizeof(cpu_real));
+    attend_back_all(k, &operands, 0);
+    return PPS_OK;
+}
+
+/* i0 o0 s0 c0 d0 x0 x1 x2 c1 */
+CPU_KERNEL(attention_slice_bi)
+{
+    size_t elems = slice_elems(k), all = k->slices * elems;
+    const cpu_real *key = p[3];
+    cpu_real *d_key = p[8];
+    const back operands = {p[0], key, key + all, p[1], p[2], p[4], p[5], d_key, d_key + all};
+    if (cx->slice + 1 == k->slices)
+        memset(d_key, 0, 2 * all * sizeof *d_key);
+    attend_back_all(k, &operands, cx->slice);
+    cpu_copy(p[6], d_key + cx->slice * elems, elems);
+    cpu_copy(p[7], d_key + all + cx->slice * elems, elems);
     return PPS_OK;
 }

@@ -47,7 +47,9 @@ static uint32_t vocabulary(const plan_set *set)
     uint32_t least = 0;
     for (uint32_t i = 0; i < set->n_kernels; i++) {
         const plan_kernel *k = &set->kernels[i];
-        if ((k->op == IR_EMBED || k->op == IR_CROSS_ENTROPY) && k->attrs.vocab > 0 &&
+        bool reads = k->op == IR_EMBED || k->op == IR_CROSS_ENTROPY ||
+                     k->op == IR_CROSS_ENTROPY_PART;
+        if (reads && k->attrs.vocab > 0 &&
             (least == 0 || k->attrs.vocab < least))
             least = k->attrs.vocab;
     }
@@ -211,26 +213,37 @@ static void copy_ids(const train_data *d, uint64_t begin, uint32_t n, int32_t *d
     }
 }
 
+/* Elements [first, first + n) of one input in one row, counted since the beginning. */
+static void fill_part(const train_data *d, const plan_data *input, uint64_t row, uint32_t first,
+                      uint32_t n, void *dest)
+{
+    uint64_t T = d->set->T, key = random_key(d->set->train.seed, KEY_FEATURES);
+    switch ((ir_data_kind)input->kind) {
+    case IR_DATA_TOKENS:
+        copy_ids(d, row * T + first, n, dest);
+        break;
+    case IR_DATA_TARGETS:
+        copy_ids(d, row * T + 1 + first, n, dest);
+        break;
+    case IR_DATA_FEATURES:
+        random_normals(random_key(random_key(key, input->key), row), first, n, 1, dest);
+        break;
+    }
+}
+
 void train_data_fill(const train_data *d, uint32_t k, uint64_t step, uint32_t index,
                      uint32_t n_replicas, void *dest)
 {
-    const plan_data *input = &d->set->data[k];
-    uint32_t rows = d->set->batch / n_replicas, T = d->set->T;
-    uint64_t feature_key = random_key(random_key(d->set->train.seed, KEY_FEATURES), input->key);
+    const plan_set *set = d->set;
+    const plan_data *input = &set->data[k];
+    uint32_t rows = set->batch / n_replicas, slices = set->n_slices;
+    uint32_t mb_rows = rows / (set->n_mb / slices), n = input->row_elems / slices;
     for (uint32_t i = 0; i < rows; i++) {
-        uint64_t row = step * d->set->batch + (uint64_t)index * rows + i; /* since the beginning */
-        char *out = (char *)dest + (uint64_t)i * input->row_elems * 4;
-        switch ((ir_data_kind)input->kind) {
-        case IR_DATA_TOKENS:
-            copy_ids(d, row * T, input->row_elems, (int32_t *)(void *)out);
-            break;
-        case IR_DATA_TARGETS:
-            copy_ids(d, row * T + 1, input->row_elems, (int32_t *)(void *)out);
-            break;
-        case IR_DATA_FEATURES:
-            random_normals(random_key(feature_key, row), 0, input->row_elems, 1,
-                           (float *)(void *)out);
-            break;
+        uint64_t row = step * set->batch + (uint64_t)index * rows + i;
+        for (uint32_t slice = 0; slice < slices; slice++) {
+            uint64_t unit = (uint64_t)(i / mb_rows) * slices + slice;
+            uint64_t at = (unit * mb_rows + i % mb_rows) * n;
+            fill_part(d, input, row, slice * n, n, (char *)dest + at * 4);
         }
     }
 }

@@ -29,7 +29,8 @@ void train_data_close(train_data *d);
 uint64_t train_data_tokens(const train_data *d); /* 0: drawn from the seed */
 /* Fill data input `k` for training step `step` (from 0): this replica's rows, index of n_replicas.
  * Row r of step k is the window beginning at token (k*B + r)*T, around the end; targets shifted by
- * one. `dest` holds B/n_replicas * row_elems 4-byte elements. */
+ * one. `dest` holds B/n_replicas * row_elems 4-byte elements, unit after unit (ir/plan.h): of each
+ * microbatch the first slice of all its rows, then the next. */
 void train_data_fill(const train_data *d, uint32_t k, uint64_t step, uint32_t index,
                      uint32_t n_replicas, void *dest);
 

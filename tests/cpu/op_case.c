@@ -72,6 +72,14 @@ const op_case op_cases[] = {
       .n_in = 4,
       .n_out = 4,
       .attrs = {.heads = 2, .kv_heads = 1, .head_dim = 2}}},
+    {"attention, one slice", /* more of them: test_slices.c */
+     {.op = IR_ATTENTION_SLICE,
+      .B = 2,
+      .T = 7,
+      .n_in = 24,
+      .n_out = 24,
+      .slices = 1,
+      .attrs = {.heads = 4, .kv_heads = 2, .head_dim = 6}}},
     {"gelu", {.op = IR_GELU, .B = 2, .T = 3, .n_in = 19, .n_out = 19}},
     {"swiglu", {.op = IR_SWIGLU, .B = 2, .T = 3, .n_in = 19, .n_out = 19}},
     {"add", {.op = IR_ADD, .B = 2, .T = 3, .n_in = 5, .n_out = 5}},
@@ -187,7 +195,7 @@ double next_random(uint32_t *state)
     return (double)(*state >> 8) / (1 << 23) - 1;
 }
 
-static const char letters[] = "ipoxsdghwl";
+static const char letters[] = "ipoxsdghwlc";
 
 operand *operand_of(operands *a, char letter, size_t index)
 {
@@ -253,10 +261,10 @@ static void size_operands(operands *a)
     switch ((ir_op_kind)k->op) {
     case IR_EMBED:
         size_ints(a, 'i', 0, rows);
-        size_real(a, 'p', 0, (size_t)k->attrs.vocab * k->n_out);
+        size_real(a, 'p', 0, k->attrs.vocab / cpu_sharers(k) * k->n_out);
         break;
     case IR_POSITION:
-        size_real(a, 'p', 0, (size_t)(k->T + 2) * k->n_in);
+        size_real(a, 'p', 0, (k->T * cpu_sharers(k) + 2) * k->n_in);
         break;
     case IR_LINEAR:
         size_real(a, 'p', 0, (size_t)k->n_in * k->n_out);
@@ -273,6 +281,10 @@ static void size_operands(operands *a)
         size_real(a, 's', 0, 2 * rows);
         size_real(a, 'h', 0, 2 * (size_t)k->n_in);
         break;
+    case IR_ATTENTION_SLICE:
+        for (size_t i = 0; i < 2; ++i)
+            size_real(a, 'c', i, 2 * k->slices * rows * k->attrs.kv_heads * k->attrs.head_dim);
+    /* fall through */
     case IR_ATTENTION:
         size_real(a, 'i', 1, rows * k->attrs.kv_heads * k->attrs.head_dim);
         size_real(a, 'i', 2, rows * k->attrs.kv_heads * k->attrs.head_dim);
@@ -305,6 +317,8 @@ static void size_operands(operands *a)
     case IR_MSE:
         size_real(a, 'i', 1, in);
         break;
+    case IR_CROSS_ENTROPY_PART: /* together with the whole: test_shared.c */
+    case IR_CROSS_ENTROPY_MERGE:
     case IR_ROPE:
     case IR_GELU:
     case IR_SLICE:

@@ -18,7 +18,7 @@ typedef struct op_case {
 extern const op_case op_cases[];
 extern const size_t n_op_cases;
 
-enum { OPERAND_LETTERS = 10, OPERAND_INDICES = 3 };
+enum { OPERAND_LETTERS = 11, OPERAND_INDICES = 3 };
 
 typedef struct operand {
     size_t n; /* elements; 0: no such operand */

@@ -279,7 +279,7 @@ static void definition(void **state)
         [IR_ATTENTION] = attention, [IR_GELU] = pointwise,  [IR_SWIGLU] = pointwise,
         [IR_ADD] = pointwise,       [IR_SLICE] = pointwise, [IR_ROUTER] = router,
         [IR_DISPATCH] = exchange,   [IR_EXPERTS] = experts, [IR_COMBINE] = exchange,
-        [IR_CROSS_ENTROPY] = loss,  [IR_MSE] = loss,
+        [IR_CROSS_ENTROPY] = loss,  [IR_MSE] = loss,        [IR_ATTENTION_SLICE] = attention,
     };
     const op_case *c = *state;
     operands a;

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * oracle.c: what programs of others computed: losses of a whole training and gradient norms of its
- * first step, on one rank and under DualPipeV, with replicas, with experts sharded. The files are
- * not part of the checkout; without them these units are skipped.
+ * first step, on one rank and under DualPipeV, with replicas, with experts sharded, with layers
+ * divided over two ranks. The files are not part of the checkout; without them these units are
+ * skipped.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -39,7 +40,7 @@ static const struct {
     const char *name;
     const model_row *model;
     uint32_t replicas; /* 0: one rank without directives */
-    bool experts;
+    bool experts, tensor;
 } units[ORACLE_UNITS] = {
     {"oracle-gpt2-alone", &gpt2, 0, false},
     {"oracle-gpt2-dualpipev", &gpt2, 1, false},
@@ -48,6 +49,8 @@ static const struct {
     {"oracle-qwen3_moe-dualpipev", &qwen3_moe, 1, false},
     {"oracle-qwen3_moe-dualpipev-dp2", &qwen3_moe, 2, false},
     {"oracle-qwen3_moe-dualpipev-dp2ep", &qwen3_moe, 2, true},
+    {"oracle-gpt2-tensor", &gpt2, 0, .tensor = true},
+    {"oracle-qwen3_moe-tensor", &qwen3_moe, 0, .tensor = true},
 };
 
 const char *oracle_name(uint32_t i)
@@ -62,6 +65,8 @@ static bool write_script(const tool *t, uint32_t i, const char *name, reason *wh
     if (!file)
         return fail(why, "cannot write %s", path);
     fputs(units[i].model->train, file);
+    if (units[i].tensor)
+        fputs("place {} on [0, 1]\nshard {TP: *} on [0, 1] as tensor sequence true\n", file);
     if (units[i].replicas > 0) {
         fprintf(file,
                 "from \"schedules\" import dualpipev, v_stages\n"

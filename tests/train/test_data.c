@@ -32,8 +32,14 @@ static void make(data_set *d, ir_source_kind kind, const char *paths, uint32_t n
     d->data[2] = (plan_data){.kind = IR_DATA_FEATURES, .key = 1, .row_elems = T * 3};
     d->kernels[0] = (plan_kernel){.op = IR_EMBED, .attrs.vocab = vocab};
     d->kernels[1] = (plan_kernel){.op = IR_CROSS_ENTROPY, .attrs.vocab = vocab + 7};
-    d->set = (plan_set){
-        .batch = B, .T = T, .data = d->data, .n_data = 3, .kernels = d->kernels, .n_kernels = 2};
+    d->set = (plan_set){.n_mb = 1,
+                        .n_slices = 1,
+                        .batch = B,
+                        .T = T,
+                        .data = d->data,
+                        .n_data = 3,
+                        .kernels = d->kernels,
+                        .n_kernels = 2};
     d->set.train =
         (ir_train){.data = (uint8_t)kind, .data_path = paths, .n_data_paths = n_paths, .seed = 5};
 }
