@@ -32,7 +32,8 @@ unsigned dag_border_step(ir_border border, pps_pass pass)
 dag_end dag_end_of(const dag *d, uint32_t run)
 {
     const dag_link *k = &d->links[d->runs[run].link];
-    return k->f_border[DAG_DST] == run || k->b_border[DAG_DST] == run ? DAG_DST : DAG_SRC;
+    return k->f_border[DAG_DST] == run || k->b_border[DAG_DST] == run || k->b_again == run ? DAG_DST
+                                                                                           : DAG_SRC;
 }
 
 pps_pass dag_pass(const dag *d, uint32_t node)

@@ -85,6 +85,8 @@ typedef struct dag_link {
     /* hop runs, IR_NONE where there is none */
     uint32_t f_send, f_recv, f_border[DAG_ENDS];
     uint32_t b_send, b_recv, b_border[DAG_ENDS];
+    uint32_t b_again; /* the border at the consumer once more, for its backward: what it brought
+                       * forward is not kept until then */
 } dag_link;
 /* The step of a border in pass F or BI: plan_step_kind, PLAN_NONE where nothing moves. */
 enum { PLAN_NONE = PLAN_STEP_KIND_COUNT };
@@ -94,7 +96,7 @@ const char *dag_border_name(ir_border border);
 typedef struct dag_chunk { /* what directives made of a graph chunk */
     uint32_t group;        /* IR_NONE until placed */
     uint32_t place;        /* directive indices, IR_NONE when there is none */
-    uint32_t replicate, shard;
+    uint32_t replicate, shard, sequence;
     uint32_t ep;                   /* ranks that share its experts; 1 */
     uint32_t ep_teams;             /* which ranks those are; IR_NONE */
     uint32_t f, b, w;              /* runs: F, B/BI, BW; IR_NONE where the pass has nothing to do */

@@ -457,6 +457,7 @@ static pps_status read_links(reader *r)
                         .b_send = IR_NONE,
                         .b_recv = IR_NONE,
                         .b_border = {IR_NONE, IR_NONE},
+                        .b_again = IR_NONE,
                         .directive = {IR_NONE, IR_NONE}};
         PPS_TRY(numbered(r, "link ", l));
         PPS_TRY(below(r, " tensor=", IR_NONE, &k->made));
@@ -534,6 +535,12 @@ static dag_end border_end(const dag_link *k, const dag_run *run)
     return DAG_ENDS;
 }
 
+/* A shift forward in a backward pass. */
+static bool brings_again(const dag_run *run)
+{
+    return run->kind == PLAN_SHIFT && run->pass != PPS_PASS_F && !(run->flags & PLAN_A2A_RETURN);
+}
+
 /* The field of a chunk, link or bucket that says where this run is. */
 static uint32_t *run_home(const dag *d, const dag_run *run)
 {
@@ -541,6 +548,8 @@ static uint32_t *run_home(const dag *d, const dag_run *run)
     if (run->link != IR_NONE && run->kind != PLAN_SEND && run->kind != PLAN_RECV) {
         const dag_link *k = &d->links[run->link];
         dag_end end = border_end(k, run);
+        if (brings_again(run))
+            return &d->links[run->link].b_again;
         return forward ? &d->links[run->link].f_border[end] : &d->links[run->link].b_border[end];
     }
     switch ((plan_step_kind)run->kind) {
@@ -564,6 +573,7 @@ static uint32_t *run_home(const dag *d, const dag_run *run)
     case PLAN_FETCH:
         return &d->chunks[run->chunk].fetch[run->pass == PPS_PASS_BW];
     case PLAN_COUNTS: /* a border's, above */
+    case PLAN_SHIFT:
     case PLAN_ALL_TO_ALL:
     case PLAN_SUM:
     case PLAN_SEQ_SCATTER:
@@ -603,7 +613,9 @@ static pps_status read_subject(reader *r, dag_run *run, uint32_t i)
     if (plan_communicates(run->kind) && !dag_of_bucket(run)) {
         PPS_TRY(below(r, " link=", d->n_links, &run->link));
         const dag_link *k = &d->links[run->link];
-        if (run->pass == PPS_PASS_BW || run->chunk != (run->pass == PPS_PASS_F ? k->dst : k->src))
+        run->flags = take(r, " return") ? PLAN_A2A_RETURN : 0;
+        bool to_dst = run->pass == PPS_PASS_F || brings_again(run);
+        if (run->pass == PPS_PASS_BW || run->chunk != (to_dst ? k->dst : k->src))
             return fail(r, "link %u does not lead to chunk %u in this pass", run->link, run->chunk);
         if (run->kind == PLAN_SEND || run->kind == PLAN_RECV) {
             bool at_src = (run->kind == PLAN_SEND) == (run->pass == PPS_PASS_F);
@@ -613,7 +625,6 @@ static pps_status read_subject(reader *r, dag_run *run, uint32_t i)
             if (end == DAG_ENDS)
                 return fail(r, "link %u has no such border", run->link);
             group = d->chunks[end == DAG_DST ? k->dst : k->src].group;
-            run->flags = take(r, " return") ? PLAN_A2A_RETURN : 0;
         }
         if (run->kind == PLAN_SEND || run->kind == PLAN_RECV)
             PPS_TRY(below(r, " pair=%", r->n_runs, &run->pair));

@@ -97,7 +97,8 @@ static inline bool plan_communicates(unsigned kind)
 }
 
 enum {                        /* plan_step.flags */
-       PLAN_A2A_RETURN = 1,   /* rows go back to their sources (else: out to the experts' owners) */
+       PLAN_A2A_RETURN = 1,   /* rows go back to their sources (else: out to the experts' owners);
+                               * SHIFT: back to where the values came from */
        PLAN_STEP_OVERLAP = 2, /* belongs to an overlapped group of its row */
        PLAN_STEP_RECOMPUTE = 4, /* B, BI: runs kernels of F again first */
 };
@@ -110,6 +111,7 @@ typedef struct plan_work {
     uint32_t loss;    /* COMPUTE F: first loss slot of unit 0 */
     uint32_t width;   /* ALL_TO_ALL: bytes of one row; SEQ kinds: of one rank's positions of one */
     uint32_t experts; /* COUNTS, ALL_TO_ALL */
+    uint32_t shift;   /* SHIFT: ranks of the team, below its size */
     uint32_t teams;   /* PLAN_COLLECTIVE: the ranks that take part; else IR_NONE */
     uint64_t bytes;   /* payload: transfers, copies, whole buckets exact; ALL_TO_ALL: most; a
                        * team's kinds: of the larger binding */
@@ -240,7 +242,7 @@ typedef struct plan {
 typedef struct plan_data { /* data input k on one rank for one step: rows * row_bytes */
     uint8_t kind;          /* ir_data_kind */
     uint32_t key;
-    uint32_t row_elems; /* per batch row: T or T * width; 4 bytes each */
+    uint32_t row_elems; /* per batch row: T or T * width; 4 bytes each. A rank has plan.n_parts'th */
     uint64_t offset;    /* from data_offset */
 } plan_data;
 

@@ -264,9 +264,10 @@ static bool operand_fits(const walk *w, const plan_program *program, const plan_
         const plan_data *d = &w->set->data[o->index];
         uint64_t n_mb = w->set->n_mb / w->set->n_slices;
         uint64_t rows = w->mb_rows * n_mb, room = w->p->data_bytes;
-        return d->offset <= room && d->offset % PLAN_ALIGN == 0 && d->row_elems > 0 &&
-               rows <= (room - d->offset) / 4 / d->row_elems &&
-               elems <= w->mb_rows * (d->row_elems / w->set->n_slices);
+        uint64_t row = d->row_elems / w->p->n_parts;
+        return d->offset <= room && d->offset % PLAN_ALIGN == 0 && row > 0 &&
+               rows <= (room - d->offset) / 4 / row &&
+               elems <= w->mb_rows * (row / w->set->n_slices);
     }
     case PLAN_LOSS:
         return o->index < program->n_loss;
@@ -277,6 +278,8 @@ static bool operand_fits(const walk *w, const plan_program *program, const plan_
 /* Does the kernel divide its work over as many ranks as sit in its teams? */
 static bool team_fits(const walk *w, const plan_kernel *k)
 {
+    if (k->attrs.parts > 1 && k->attrs.parts != w->p->n_parts)
+        return false;
     if (k->teams == IR_NONE)
         return k->ep == 1;
     return k->ep == w->set->teams[k->teams].size && group_sits_in(w, k->teams);
@@ -404,6 +407,12 @@ static const char *wrong_kind(const walk *w, const plan_step *s)
                        has_room(w, s, 1, work->bytes) && has_room(w, s, 2, counts * n_team)
                    ? NULL
                    : "has no room for its rows";
+    case PLAN_SHIFT:
+        if (work->chunk >= w->set->n_chunks || work->shift == 0 || work->shift >= n_team)
+            return "is of no chunk, or leads out of its team";
+        return has_room(w, s, 0, work->bytes) && has_room(w, s, 1, work->bytes)
+                   ? NULL
+                   : "has no room for its bytes";
     case PLAN_SUM:
     case PLAN_SEQ_SCATTER:
     case PLAN_SEQ_GATHER:

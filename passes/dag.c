@@ -90,7 +90,8 @@ static void set_borders(const pass_cx *cx, dag_link *l)
         const ir_tensor *form = &g->tensors[t];
         dag_end end = leaves_first((ir_border)form->border) ? DAG_SRC : DAG_DST;
         l->border[end] = form->border;
-        l->directive[end] = form->directive;
+        l->directive[end] = form->border == IR_BORDER_SHIFT ? d->chunks[l->dst].sequence
+                                                            : form->directive;
         if (end == DAG_SRC)
             l->wire = t;
     }
@@ -141,6 +142,7 @@ static pps_status make_links(pass_cx *cx)
                             .b_recv = IR_NONE,
                             .f_border = {IR_NONE, IR_NONE},
                             .b_border = {IR_NONE, IR_NONE},
+                            .b_again = IR_NONE,
                             .directive = {IR_NONE, IR_NONE}};
             set_borders(cx, l);
             /* one transfer, and one border before it, per tensor and group */
@@ -261,12 +263,14 @@ static pps_status add_transfer(pass_cx *cx, hop_cx *h, uint32_t link, uint32_t f
     return PPS_OK;
 }
 
-/* The step of the link's border at `end` in this pass, if it has one. */
 static const char *border_stream(unsigned kind)
 {
-    return kind == PLAN_ALL_TO_ALL || kind == PLAN_COUNTS ? "experts" : "tensor";
+    return kind == PLAN_SHIFT                               ? "ring"
+           : kind == PLAN_ALL_TO_ALL || kind == PLAN_COUNTS ? "experts"
+                                                            : "tensor";
 }
 
+/* The step of the link's border at `end` in this pass, if it has one. */
 static pps_status add_border(pass_cx *cx, hop_cx *h, uint32_t link, dag_end end)
 {
     dag *d = cx->dag;
@@ -284,10 +288,11 @@ static pps_status add_border(pass_cx *cx, hop_cx *h, uint32_t link, dag_end end)
                    .link = link,
                    .teams = l->border[end] == IR_BORDER_ROWS || l->border[end] == IR_BORDER_COUNTS
                                 ? d->chunks[chunk].ep_teams
-                                : d->groups[d->chunks[chunk].group].tensor,
+                            : kind == PLAN_SHIFT ? d->groups[d->chunks[chunk].group].sequence
+                                                 : d->groups[d->chunks[chunk].group].tensor,
                    .pair = IR_NONE,
                    .span = shard->source->span};
-    if (kind == PLAN_ALL_TO_ALL && forward == (end == DAG_SRC))
+    if ((kind == PLAN_ALL_TO_ALL || kind == PLAN_SHIFT) && forward == (end == DAG_SRC))
         run.flags = PLAN_A2A_RETURN;
     uint32_t *made = forward ? &l->f_border[end] : &l->b_border[end];
     PPS_TRY(pass_stream(cx, shard->stream, border_stream(kind), &run.stream));
@@ -299,6 +304,23 @@ static pps_status add_border(pass_cx *cx, hop_cx *h, uint32_t link, dag_end end)
     }
     h->last = *made;
     return PPS_OK;
+}
+
+/* A round's keys and values are not kept from its forward to its backward, where `from` brings them
+ * once more: their owner has them anyway, and what a rank keeps is to grow with its own positions.
+ */
+static pps_status add_again(pass_cx *cx, uint32_t link, uint32_t from)
+{
+    dag *d = cx->dag;
+    dag_link *l = &d->links[link];
+    const dag_chunk *to = &d->chunks[l->dst];
+    if (l->border[DAG_DST] != IR_BORDER_SHIFT || to->b == IR_NONE)
+        return PPS_OK;
+    dag_run run = d->runs[l->f_border[DAG_DST]];
+    run.pass = PPS_PASS_BI;
+    PPS_TRY(dag_add_run(d, run, &l->b_again));
+    PPS_TRY(dag_add_edge(d, from, l->b_again));
+    return dag_add_edge(d, l->b_again, to->b);
 }
 
 static pps_status link_hops(pass_cx *cx, uint32_t id)
@@ -326,8 +348,10 @@ static pps_status link_hops(pass_cx *cx, uint32_t id)
         if (crosses)
             PPS_TRY(add_transfer(cx, &f, id, l->src, l->dst, l->dst, &l->f_send, &l->f_recv));
     }
+    uint32_t arrived = f.last;
     PPS_TRY(add_border(cx, &f, id, DAG_DST));
     PPS_TRY(dag_add_edge(d, f.last, d->chunks[l->dst].f));
+    PPS_TRY(add_again(cx, id, arrived));
 
     if (!l->grad)
         return PPS_OK;

@@ -62,7 +62,7 @@ static pps_status twice(pass_cx *cx, uint32_t i, uint32_t c, uint32_t index)
         how = "recomputed and offloaded";
     if (d->n_slices > 1)
         snprintf(slice, sizeof slice, ", slice %u", unit % d->n_slices);
-    pps_diag *diag = pass_diag(cx, s, s->source->span, 431, "%s, microbatch %u%s, is %s",
+    pps_diag *diag = pass_diag(cx, s, s->source->span, 422, "%s, microbatch %u%s, is %s",
                                ir_tagset_text(g, g->chunks[c].tagset, tags, sizeof tags),
                                unit / d->n_slices, slice, how);
     pps_diag_also(diag, p->directives[first].source->span, "first here");
@@ -81,7 +81,7 @@ static pps_status check_stream(pass_cx *cx, uint32_t i, uint32_t c)
             p->directives[other].stream == s->stream)
             continue;
         pps_diag *diag =
-            pass_diag(cx, s, s->source->span, 432, "%s is offloaded on two streams",
+            pass_diag(cx, s, s->source->span, 426, "%s is offloaded on two streams",
                       ir_tagset_text(p->graph, p->graph->chunks[c].tagset, tags, sizeof tags));
         pps_diag_also(diag, p->directives[other].source->span, "on another one here");
         return pps_diag_done(diag);

@@ -11,6 +11,7 @@ typedef enum link_family {         /* buffers along a link, in the order of dag.
                            FX_SRC, /* forward, behind the border at the producer */
                            F_RECV, /* received */
                            FX_DST, /* behind the border at the consumer */
+                           FX_AGAIN, /* the same once more, for the backward */
                            B_OWN,  /* gradient as the consumer makes it */
                            BX_DST, /* behind the border at the consumer */
                            B_RECV, /* received */

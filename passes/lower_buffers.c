@@ -56,6 +56,8 @@ static void link_families(lower_buffers *b, uint32_t id)
         f[F_RECV] = add_family(b, k->dst, here, bytes.wire, PLAN_BLOCK_ACT);
     if (moves(k, DAG_DST, PPS_PASS_F))
         f[FX_DST] = add_family(b, k->dst, here, bytes.used, PLAN_BLOCK_ACT);
+    if (k->b_again != IR_NONE)
+        f[FX_AGAIN] = add_family(b, k->dst, here, bytes.used, PLAN_BLOCK_ACT);
     if (!k->grad)
         return;
     /* without a way back the gradient has the form that the value had before the border */
@@ -168,8 +170,10 @@ static uint32_t value_arrived(const lower_buffers *b, uint32_t link, uint32_t mb
     return value_leaving(b, link, mb);
 }
 
-static uint32_t value_used(const lower_buffers *b, uint32_t link, uint32_t mb)
+static uint32_t value_used(const lower_buffers *b, uint32_t link, pps_pass pass, uint32_t mb)
 {
+    if (pass != PPS_PASS_F && b->cx->dag->links[link].b_again != IR_NONE)
+        return link_life(b, link, FX_AGAIN, mb);
     return moves(&b->cx->dag->links[link], DAG_DST, PPS_PASS_F) ? link_life(b, link, FX_DST, mb)
                                                                 : value_arrived(b, link, mb);
 }
@@ -208,7 +212,8 @@ uint32_t lower_bind_life(const lower_buffers *b, const pass_bind *bind, uint32_t
     const dag *d = b->cx->dag;
     switch ((pass_bind_kind)bind->what) {
     case BIND_IN:
-        return value_used(b, d->link_lists[d->chunks[chunk].in_links.begin + bind->index], mb);
+        return value_used(b, d->link_lists[d->chunks[chunk].in_links.begin + bind->index], pass,
+                          mb);
     case BIND_OUT:
         return b->families[b->chunk_out[chunk] + bind->index].base + mb;
     case BIND_GRAD_IN:
@@ -274,6 +279,11 @@ uint32_t lower_comm_lives(const lower_buffers *b, uint32_t node, uint32_t ret[3]
         return 1;
     }
     dag_end end = dag_end_of(d, d->node_run[node]);
+    if (k->b_again == d->node_run[node]) {
+        ret[0] = value_arrived(b, r->link, mb);
+        ret[1] = link_life(b, r->link, FX_AGAIN, mb);
+        return 2;
+    }
     if (end == DAG_DST) {
         ret[0] = forward ? value_arrived(b, r->link, mb) : link_life(b, r->link, B_OWN, mb);
         ret[1] = link_life(b, r->link, forward ? FX_DST : BX_DST, mb);

@@ -187,6 +187,8 @@ pps_status lower_works(pass_cx *cx, uint32_t **ret)
             w.bytes = hop_bytes(cx, i, k);
             if (r->kind == PLAN_SEND || r->kind == PLAN_RECV) {
                 w.peer_group = d->runs[r->pair].group;
+            } else if (r->kind == PLAN_SHIFT) {
+                w.shift = g->tensors[k->tensor].shift;
             } else if (r->kind == PLAN_COUNTS) {
                 w.experts = g->tensors[k->tensor].dims[0];
             } else if (r->kind == PLAN_SEQ_SCATTER || r->kind == PLAN_SEQ_GATHER ||

@@ -97,6 +97,7 @@ double machine_hop(const pass_cx *cx, const dag_run *r)
     case PLAN_RECV:
     case PLAN_COUNTS:
     case PLAN_ALL_TO_ALL:
+    case PLAN_SHIFT:
     case PLAN_COMPUTE:
     case PLAN_ALL_REDUCE:
     case PLAN_UPDATE:

@@ -70,7 +70,7 @@ static pps_status check_effect(pass_cx *cx, const counts *of)
             pps_diag_note(diag, why, LEAST_APART - 1);
             return pps_diag_done(diag);
         }
-        pps_diag *note = pps_diag_start(cx->st, PPS_SEV_NOTE, 433, s->source->subject_span,
+        pps_diag *note = pps_diag_start(cx->st, PPS_SEV_NOTE, 430, s->source->subject_span,
                                         "what %u of %u forward passes of %s keep stays on the "
                                         "device: it is needed again at once",
                                         of[i].near, of[i].near + of[i].away, text);

@@ -283,6 +283,8 @@ static inline uint64_t pass_copy_bytes(const pass_cx *cx, const dag_run *r)
     const pass_chunk *c = &cx->chunks[r->chunk];
     return r->pass == PPS_PASS_BW ? c->save_bw_bytes : c->save_bi_bytes;
 }
+/* prove_rounds.c: every round of attention has the keys that it believes to have. E0527. */
+pps_status prove_rounds(pps_state *st, const plan_set *set);
 /* prove_teams.c: who sums gradients holds what is summed, and leaves out no replica; experts are
  * exchanged and computed in one way to form teams. E0550. */
 pps_status prove_teams(pps_state *st, const plan_set *set);

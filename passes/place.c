@@ -250,6 +250,7 @@ pps_status pass_place(pass_cx *cx)
                                    .place = IR_NONE,
                                    .replicate = IR_NONE,
                                    .shard = IR_NONE,
+                                   .sequence = IR_NONE,
                                    .ep = 1,
                                    .ep_teams = IR_NONE,
                                    .f = IR_NONE,

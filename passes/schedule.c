@@ -222,6 +222,7 @@ static uint8_t priority_of(const dag *d, uint32_t v)
         return 0;
     case PLAN_COUNTS:
     case PLAN_ALL_TO_ALL:
+    case PLAN_SHIFT:
     case PLAN_SUM:
     case PLAN_SEQ_SCATTER:
     case PLAN_SEQ_GATHER:

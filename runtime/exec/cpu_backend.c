@@ -192,6 +192,12 @@ static coll_op make_op(const exec_rank *r, const plan_step *s)
     }
     op.send = binding(r, s, 0);
     op.recv = binding(r, s, 1);
+    if (s->kind == PLAN_SHIFT) {
+        op.kind = COLL_SHIFT;
+        op.flags = s->flags & PLAN_A2A_RETURN ? COLL_RETURN : 0;
+        op.shift = w->shift;
+        return op;
+    }
     if (s->kind != PLAN_COUNTS && s->kind != PLAN_ALL_TO_ALL) {
         share_op(s, w, &op);
         return op;
@@ -337,7 +343,8 @@ static pps_status fill_tables(cpu_self *self, const exec_rank *r)
                 p->grad_offset + p->buckets[b].offset[PLAN_AREA_GRADS] + q->offset;
         }
     for (uint32_t i = 0; i < set->n_data; i++)
-        self->data_mb_bytes[i] = rows * set->data[i].row_elems / (set->n_mb ? set->n_mb : 1) * 4;
+        self->data_mb_bytes[i] = rows * (set->data[i].row_elems / p->n_parts) /
+                                 (set->n_mb ? set->n_mb : 1) * 4;
     return find_kernels(self, r);
 }
 
@@ -353,7 +360,7 @@ pps_status exec_cpu_backend_new(exec_rank *r, struct coll_rank *coll, const stru
         if (set->kernels[i].n_operands > most)
             most = set->kernels[i].n_operands;
     self->coll = coll;
-    self->cx = (cpu_context){.blas = blas};
+    self->cx = (cpu_context){.blas = blas, .part = set->rank_part[r->plan->ranks + r->group_index]};
     self->kernels = calloc((size_t)set->n_kernels + 1, sizeof(*self->kernels));
     self->param_at = calloc((size_t)set->n_params + 1, sizeof(uint64_t));
     self->grad_at = calloc((size_t)set->n_params + 1, sizeof(uint64_t));

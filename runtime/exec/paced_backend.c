@@ -80,6 +80,7 @@ static uint64_t cost_ns(const paced_self *self, const exec_rank *r, const plan_s
     case PLAN_RECV:
     case PLAN_ALL_REDUCE:
     case PLAN_ALL_TO_ALL:
+    case PLAN_SHIFT:
     case PLAN_REDUCE_SCATTER:
     case PLAN_ALL_GATHER:
     case PLAN_OFFLOAD:

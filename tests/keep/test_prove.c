@@ -240,11 +240,41 @@ static void no_wait_of_a_copy_can_be_dropped(void **state)
     zero_close(&c);
 }
 
+/* Attention that runs again writes its slice's keys and values where they are, nowhere else. */
+static void slices_are_made_again_in_place(void **state)
+{
+    compiled c;
+    uint32_t changed = 0;
+    (void)state;
+    keep_open(&c, &(keep_case){.schedule = "gpipe",
+                               .keep = "split {} by SEQ into 7 along sequence\nrecompute {}"});
+    assert_int_equal(pps_prove(c.st, c.set), PPS_OK);
+    for (uint32_t i = 0; i < c.set->n_programs; i++)
+        for (uint32_t k = 0; k < c.set->programs[i].n_kernels; k++) {
+            plan_kernel *kernel = &c.set->kernels[c.set->programs[i].kernels + k];
+            if (c.set->programs[i].pass == PPS_PASS_F || kernel->op != IR_ATTENTION_SLICE ||
+                kernel->phase != IR_PHASE_F)
+                continue;
+            plan_operand *carried = &c.set->operands[kernel->operands + kernel->n_operands - 1];
+            carried->offset += PLAN_ALIGN;
+            c.code = 0;
+            assert_int_equal(pps_prove(c.st, c.set), PPS_ERR_SCRIPT);
+            assert_int_equal(c.code, 524);
+            pps_clear_errors(c.st);
+            carried->offset -= PLAN_ALIGN;
+            changed++;
+        }
+    assert_true(changed > 0);
+    assert_int_equal(pps_prove(c.st, c.set), PPS_OK);
+    zero_close(&c);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(changed_plans_are_refused),
         cmocka_unit_test(no_wait_of_a_copy_can_be_dropped),
+        cmocka_unit_test(slices_are_made_again_in_place),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
