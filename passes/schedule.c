@@ -232,6 +232,8 @@ static uint8_t priority_of(const dag *d, uint32_t v)
     case PLAN_ALL_GATHER:
     case PLAN_ALL_REDUCE:
     case PLAN_REDUCE_SCATTER:
+    case PLAN_OFFLOAD:
+    case PLAN_FETCH:
         return 2;
     case PLAN_CLEAR:
     case PLAN_COMPUTE:
@@ -276,18 +278,20 @@ static double cost_of(const pass_cx *cx, uint32_t v, double (*costs)[IR_PHASE_CO
     const dag_run *r = &d->runs[d->node_run[v]];
     if (r->kind != PLAN_COMPUTE)
         return hops[d->node_run[v]];
+    bool recomputes = pass_variant_of(d, r->chunk, v - r->first) == PASS_RECOMPUTES;
+    double again = recomputes ? costs[r->chunk][IR_PHASE_F] : 0.0;
     switch (dag_pass(d, v)) {
     case PPS_PASS_F:
         return costs[r->chunk][IR_PHASE_F];
     case PPS_PASS_BI:
-        return costs[r->chunk][IR_PHASE_BI];
+        return again + costs[r->chunk][IR_PHASE_BI];
     case PPS_PASS_BW:
         return costs[r->chunk][IR_PHASE_BW];
     case PPS_PASS_B:
     case PPS_PASS_COUNT:
         break;
     }
-    return costs[r->chunk][IR_PHASE_BI] + costs[r->chunk][IR_PHASE_BW];
+    return again + costs[r->chunk][IR_PHASE_BI] + costs[r->chunk][IR_PHASE_BW];
 }
 
 static pps_status sort_all(pass_cx *cx, schedule_graph *s)
