@@ -287,28 +287,28 @@ static pps_status try_way(search *s, int how)
     return PPS_OK;
 }
 
-static pps_status try_all(search *s)
+static pps_status try_ways(search *s, const int *ways, size_t n, uint64_t enough)
 {
-    const memory_problem *p = &s->problem;
-    static const int ways[] = {0, -1, 1, 2, 3}; /* what mostly serves, what costs least, the rest */
-    for (size_t i = 0; i < sizeof ways / sizeof *ways && s->bytes > p->goal; i++)
+    for (size_t i = 0; i < n && s->bytes > enough; i++)
         PPS_TRY(try_way(s, ways[i]));
-    if (p->n <= FEW && s->bytes > p->goal)
-        PPS_TRY(try_way(s, MEMORY_ORDERS));
     return PPS_OK;
 }
 
-/* Of very many spans, what repeats is placed once; if that leaves holes, what costs least is tried,
- * and what mostly serves. */
-static pps_status try_many(search *s)
+/* Until the goal is met, or where trying takes longer, nearly met. Of very many spans, what repeats
+ * is placed once first. */
+static pps_status try_all(search *s)
 {
+    static const int few[] = {0, -1, 1, 2, 3, MEMORY_ORDERS}, some[] = {0, -1, 1, 2, 3},
+                     many[] = {-1, 0, 1};
     const memory_problem *p = &s->problem;
     uint64_t bytes, near = p->goal + p->goal / 64;
+    if (p->n <= FEW)
+        return try_ways(s, few, sizeof few / sizeof *few, p->goal);
+    if (p->n < MANY)
+        return try_ways(s, some, sizeof some / sizeof *some, near);
     PPS_TRY(memory_repeat(p, s->tried, &bytes));
     keep_better(s, bytes);
-    for (int how = -1; how < 2 && s->bytes > near; how++)
-        PPS_TRY(try_way(s, how));
-    return PPS_OK;
+    return try_ways(s, many, sizeof many / sizeof *many, near);
 }
 
 pps_status memory_place(arena *scratch, plan_block *blocks, const uint32_t *end, uint32_t n,
@@ -332,7 +332,7 @@ pps_status memory_place(arena *scratch, plan_block *blocks, const uint32_t *end,
     p->goal = least > p->goal ? least + least / 100 : p->goal;
     PASS_NEW(s.best, scratch, n);
     PASS_NEW(s.tried, scratch, n);
-    PPS_TRY(n < MANY ? try_all(&s) : try_many(&s));
+    PPS_TRY(try_all(&s));
     if (n > 0 && s.bytes == UINT64_MAX)
         return PPS_ERR_LIMIT;
     for (uint32_t i = 0; i < n; i++)

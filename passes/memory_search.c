@@ -261,18 +261,20 @@ static pps_status add_slot(stacker *s, uint32_t at, uint32_t span, uint32_t offs
     return PPS_OK;
 }
 
-/* The lowest offset free over the span; adds to *visits. */
+/* The lowest offset free over the span, IR_NONE beyond what an offset can name; adds to *visits. */
 static uint32_t lowest(stacker *s, interval span, uint32_t units, uint64_t *visits)
 {
-    uint64_t at = 0;
+    uint64_t at = 0, stop = units;
     slot *x = s->slots, *end = x + s->n_slots;
-    for (; x < end && x->offset < at + units; x++) {
-        while (x->end <= span.begin && x->end != UINT32_MAX)
+    for (; x < end && x->offset < stop; x++) {
+        while (x->end <= span.begin) /* not so of UINT32_MAX */
             next_cursor(s, x);
-        at = (x->first < span.end) & (x->top > at) ? x->top : at; /* no branch to mispredict */
+        uint32_t top = x->first < span.end ? x->top : 0; /* no branch to mispredict */
+        at = top > at ? top : at;
+        stop = at + units;
     }
     *visits += (uint64_t)(x - s->slots);
-    return at + units >= UINT32_MAX ? IR_NONE : (uint32_t)at;
+    return stop >= UINT32_MAX ? IR_NONE : (uint32_t)at;
 }
 
 static pps_status place_span(stacker *s, uint32_t span, uint32_t offset, bool given)
