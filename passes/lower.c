@@ -23,6 +23,7 @@ typedef struct lower {
     pass_cx *cx;
     arena *mem; /* this group's lowering */
     lower_buffers buffers;
+    lower_named named;
     uint32_t *work_of, *run_place, *origin_place, n_origins;
     plan *plan;
     memory_life *lives;
@@ -214,7 +215,8 @@ static pps_status compute(lower *l, uint32_t v, uint32_t step)
         }
         PPS_TRY(touch(l, life, step));
     }
-    return PPS_OK;
+    return lower_named_note(&l->named, r->group, s, l->plan->bindings + s->bindings,
+                            program->work_bytes);
 }
 
 static pps_status make_step(lower *l, uint32_t v, uint32_t step)
@@ -243,7 +245,7 @@ static pps_status make_step(lower *l, uint32_t v, uint32_t step)
     uint32_t n = lower_comm_lives(&l->buffers, v, lives);
     for (uint32_t i = 0; i < n; i++)
         PPS_TRY(touch(l, lives[i], step));
-    return PPS_OK;
+    return lower_named_note(&l->named, r->group, s, lives, 0);
 }
 
 /* ---- a plan
@@ -414,6 +416,7 @@ pps_status pass_lower(pass_cx *cx)
     PPS_TRY(lower_works(cx, &l.work_of));
     PPS_TRY(lower_places(cx, &l.run_place, &l.origin_place, &l.n_origins));
     PPS_TRY(lower_buffers_init(&l.buffers, cx));
+    PPS_TRY(lower_named_init(&l.named, &l.buffers));
     pps_status status = PPS_OK;
     for (uint32_t g = 0; g < cx->dag->n_groups && status == PPS_OK; g++) {
         arena_init(&group, NULL, NULL);

@@ -23,6 +23,7 @@ typedef enum link_family {         /* buffers along a link, in the order of dag.
 typedef struct family {
     uint64_t bytes;
     uint32_t group, base, n;
+    uint32_t per; /* as plan_buffer.per */
     uint8_t what; /* plan_block_kind */
 } family;
 
@@ -44,6 +45,22 @@ uint32_t lower_bind_life(const lower_buffers *b, const pass_bind *bind, uint32_t
                          pps_pass pass, uint32_t mb);
 /* The lives a communication node touches, in plan_step's binding order; returns how many. */
 uint32_t lower_comm_lives(const lower_buffers *b, uint32_t node, uint32_t ret[3]);
+
+/* lower_named.c: what bindings stand for, per work; made from the lives that a work's first step
+ * touches. */
+typedef struct lower_named {
+    const lower_buffers *buffers;
+    uint32_t *families;  /* by (group, base) */
+    uint32_t *group_at;  /* [n_groups + 1] into them */
+    uint32_t *workspace; /* [n_programs] the program's buffer, IR_NONE until met */
+    bool *done;          /* [n_works] */
+    uint32_t cap_buffers, cap_named;
+} lower_named;
+pps_status lower_named_init(lower_named *v, const lower_buffers *b);
+/* `lives` of a step of `group`; beyond the families' they are workspaces of its program. Only the
+ * first step of a work counts. */
+pps_status lower_named_note(lower_named *v, uint32_t group, const plan_step *s,
+                            const uint32_t *lives, uint64_t work_bytes);
 
 /* lower_set.c */
 pps_status lower_tables(pass_cx *cx);

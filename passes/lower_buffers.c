@@ -12,17 +12,21 @@
 #include "passes/lower.h"
 
 static uint32_t add_lives(lower_buffers *b, uint32_t group, uint64_t bytes, uint8_t what,
-                          uint32_t n)
+                          uint32_t n, uint32_t per)
 {
-    b->families[b->n_families] = (family){
-        .bytes = bytes, .group = group, .base = b->n_lives[group], .n = n, .what = what};
+    b->families[b->n_families] = (family){.bytes = bytes,
+                                          .group = group,
+                                          .base = b->n_lives[group],
+                                          .n = n,
+                                          .per = per,
+                                          .what = what};
     b->n_lives[group] += n;
     return b->n_families++;
 }
 
 static uint32_t add_family(lower_buffers *b, uint32_t group, uint64_t bytes, uint8_t what)
 {
-    return add_lives(b, group, bytes, what, b->cx->dag->n_mb);
+    return add_lives(b, group, bytes, what, b->cx->dag->n_mb, 1);
 }
 
 static bool crosses(const dag *d, const dag_link *k)
@@ -79,10 +83,10 @@ static pps_status bucket_families(lower_buffers *b)
         b->bucket_params[i] = b->bucket_grads[i] = IR_NONE;
         if (k->zero == 3 && k->gather != IR_NONE)
             b->bucket_params[i] =
-                add_lives(b, k->group, k->bytes, PLAN_BLOCK_PARAMS, d->runs[k->gather].n);
+                add_lives(b, k->group, k->bytes, PLAN_BLOCK_PARAMS, d->runs[k->gather].n, 0);
         if (k->zero >= 2)
             b->bucket_grads[i] =
-                add_lives(b, k->group, k->bytes, PLAN_BLOCK_GRADS, d->runs[k->clear].n);
+                add_lives(b, k->group, k->bytes, PLAN_BLOCK_GRADS, d->runs[k->clear].n, k->every);
     }
     return PPS_OK;
 }

@@ -149,7 +149,8 @@ pps_status lower_works(pass_cx *cx, uint32_t **ret)
     PASS_ALLOC(set->works, cx->mem, 2 * (size_t)d->n_runs);
     for (uint32_t i = 0; i < d->n_runs; i++) {
         const dag_run *r = &d->runs[i];
-        plan_work w = {.program = IR_NONE, .chunk = r->chunk, .peer_group = IR_NONE};
+        plan_work w = {
+            .program = IR_NONE, .chunk = r->chunk, .peer_group = IR_NONE, .peer = IR_NONE};
         work_of[2 * i] = work_of[2 * i + 1] = set->n_works;
         if (r->kind == PLAN_COMPUTE) {
             const pass_chunk *c = &cx->chunks[r->chunk];
@@ -182,6 +183,9 @@ pps_status lower_works(pass_cx *cx, uint32_t **ret)
         set->works[set->n_works] = w;
         set->n_works = work_of[2 * i + 1] + 1;
     }
+    for (uint32_t i = 0; i < d->n_runs; i++)
+        if (d->runs[i].kind == PLAN_SEND || d->runs[i].kind == PLAN_RECV)
+            set->works[work_of[2 * i]].peer = work_of[2 * d->runs[i].pair];
     *ret = work_of;
     return PPS_OK;
 }
