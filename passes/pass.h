@@ -160,12 +160,6 @@ pps_status memory_place(arena *scratch, memory_life *lives, const uint32_t *orde
                         const plan_step *steps, uint32_t n_steps, const uint32_t *clock,
                         uint32_t n_streams, uint64_t *ret_bytes, uint64_t *ret_max_live);
 
-/* prove_memory.c: what one finished plan does to its memory, from the plan alone. E0519, E0520. */
-pps_status pass_prove_memory(pps_state *st, const plan_set *set, const plan *p, arena *mem);
-
-/* prove_buckets.c: gradients reach their updates, and parameters their readers, in every plan. */
-pps_status prove_buckets(pps_state *st, const plan_set *set);
-
 /* sizes.c: cx->local_rows (E0210 where the batch does not divide); bytes of `tensor` as `chunk`
  * holds it, for one microbatch on one rank. */
 pps_status pass_local_rows(pass_cx *cx);
