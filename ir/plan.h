@@ -116,6 +116,7 @@ typedef struct plan_work {
 typedef struct plan_buffer {
     uint64_t bytes; /* 0: there is nothing to keep, and no block */
     uint8_t what;   /* plan_block_kind */
+    uint32_t bucket; /* PLAN_BLOCK_PARAMS, PLAN_BLOCK_GRADS: of its plan; else IR_NONE */
     uint32_t per;   /* one for so many microbatches: m / per is its number (of a bucket's steps, which
                      * name windows, `mb` itself); 0: numbers say nothing, only order in time does */
 } plan_buffer;

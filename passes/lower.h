@@ -23,7 +23,7 @@ typedef enum link_family {         /* buffers along a link, in the order of dag.
 typedef struct family {
     uint64_t bytes;
     uint32_t group, base, n;
-    uint32_t per; /* as plan_buffer.per */
+    uint32_t bucket, per; /* as plan_buffer's; bucket of the DAG */
     uint8_t what; /* plan_block_kind */
 } family;
 

@@ -11,22 +11,22 @@
  */
 #include "passes/lower.h"
 
-static uint32_t add_lives(lower_buffers *b, uint32_t group, uint64_t bytes, uint8_t what,
-                          uint32_t n, uint32_t per)
+static uint32_t add_lives(lower_buffers *b, family f)
 {
-    b->families[b->n_families] = (family){.bytes = bytes,
-                                          .group = group,
-                                          .base = b->n_lives[group],
-                                          .n = n,
-                                          .per = per,
-                                          .what = what};
-    b->n_lives[group] += n;
+    f.base = b->n_lives[f.group];
+    b->n_lives[f.group] += f.n;
+    b->families[b->n_families] = f;
     return b->n_families++;
 }
 
 static uint32_t add_family(lower_buffers *b, uint32_t group, uint64_t bytes, uint8_t what)
 {
-    return add_lives(b, group, bytes, what, b->cx->dag->n_mb, 1);
+    return add_lives(b, (family){.bytes = bytes,
+                                 .group = group,
+                                 .n = b->cx->dag->n_mb,
+                                 .bucket = IR_NONE,
+                                 .per = 1,
+                                 .what = what});
 }
 
 static bool crosses(const dag *d, const dag_link *k)
@@ -80,13 +80,19 @@ static pps_status bucket_families(lower_buffers *b)
     PASS_ALLOC(b->bucket_grads, b->cx->phase, d->n_buckets);
     for (uint32_t i = 0; i < d->n_buckets; i++) {
         const dag_bucket *k = &d->buckets[i];
+        family f = {.bytes = k->bytes, .group = k->group, .bucket = i};
         b->bucket_params[i] = b->bucket_grads[i] = IR_NONE;
-        if (k->zero == 3 && k->gather != IR_NONE)
-            b->bucket_params[i] =
-                add_lives(b, k->group, k->bytes, PLAN_BLOCK_PARAMS, d->runs[k->gather].n, 0);
-        if (k->zero >= 2)
-            b->bucket_grads[i] =
-                add_lives(b, k->group, k->bytes, PLAN_BLOCK_GRADS, d->runs[k->clear].n, k->every);
+        if (k->zero == 3 && k->gather != IR_NONE) {
+            f.what = PLAN_BLOCK_PARAMS;
+            f.n = d->runs[k->gather].n;
+            b->bucket_params[i] = add_lives(b, f);
+        }
+        if (k->zero >= 2) {
+            f.what = PLAN_BLOCK_GRADS;
+            f.n = d->runs[k->clear].n;
+            f.per = k->every;
+            b->bucket_grads[i] = add_lives(b, f);
+        }
     }
     return PPS_OK;
 }

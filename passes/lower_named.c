@@ -45,9 +45,14 @@ pps_status lower_named_init(lower_named *v, const lower_buffers *b)
     set->n_buffers = b->n_families;
     PPS_TRY(
         grow(cx, (void **)&set->buffers, &v->cap_buffers, set->n_buffers, sizeof *set->buffers));
-    for (uint32_t f = 0; f < b->n_families; f++)
-        set->buffers[f] = (plan_buffer){
-            .bytes = b->families[f].bytes, .what = b->families[f].what, .per = b->families[f].per};
+    for (uint32_t f = 0; f < b->n_families; f++) {
+        const family *of = &b->families[f];
+        set->buffers[f] =
+            (plan_buffer){.bytes = of->bytes,
+                          .what = of->what,
+                          .bucket = of->bucket != IR_NONE ? cx->bucket_index[of->bucket] : IR_NONE,
+                          .per = of->per};
+    }
     return PPS_OK;
 }
 
@@ -73,7 +78,7 @@ static pps_status workspace_of(lower_named *v, uint32_t program, uint64_t bytes,
         PPS_TRY(grow(cx, (void **)&set->buffers, &v->cap_buffers, set->n_buffers + 1,
                      sizeof *set->buffers));
         set->buffers[set->n_buffers] =
-            (plan_buffer){.bytes = bytes, .what = PLAN_BLOCK_WORK, .per = 1};
+            (plan_buffer){.bytes = bytes, .what = PLAN_BLOCK_WORK, .bucket = IR_NONE, .per = 1};
         v->workspace[program] = set->n_buffers++;
     }
     *ret = v->workspace[program];

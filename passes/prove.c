@@ -138,6 +138,22 @@ static pps_status check_compute(const prover *p, uint32_t g, uint32_t i)
     return PPS_OK;
 }
 
+/* Counts of experts: one for each, of every rank that exchanges. */
+static pps_status check_exchange(const prover *p, uint32_t g, uint32_t i)
+{
+    const plan_set *set = p->set;
+    const plan *mine = &set->plans[g];
+    const plan_step *s = &mine->steps[i];
+    const plan_work *w = plan_work_of(set, s);
+    const uint32_t *named = set->work_buffers + w->buffers;
+    uint64_t own = 4ull * w->experts, all = own * mine->n_ranks;
+    bool counts = s->kind == PLAN_COUNTS;
+    if (set->buffers[named[counts ? 1 : 2]].bytes == all &&
+        (!counts || set->buffers[named[0]].bytes == own))
+        return PPS_OK;
+    return prove_two(p, g, i, 548, "an exchange has not the counts of its experts", IR_NONE, NULL);
+}
+
 static pps_status check_waits(const prover *p, uint32_t g, uint32_t i)
 {
     const plan *mine = &p->set->plans[g];
@@ -183,28 +199,45 @@ static pps_status check_step(const prover *p, uint32_t g, uint32_t i, uint32_t n
     if ((s->seq == 0) != plan_is(s->kind, PLAN_LOCAL) || s->seq > n_steps)
         return pps_diag_done(
             prove_wrong(p, g, i, 511, "a step's sequence number is wrong (%u)", s->seq));
+    if (s->kind == PLAN_COUNTS || s->kind == PLAN_ALL_TO_ALL)
+        PPS_TRY(check_exchange(p, g, i));
     if (transfer && (w->peer_group >= set->n_groups || w->peer_group == g ||
                      w->peer >= set->n_works || set->plans[w->peer_group].n_ranks != mine->n_ranks))
         return prove_two(p, g, i, 511, "a transfer does not match its other end", IR_NONE, NULL);
     return s->n_waits > 0 ? check_waits(p, g, i) : PPS_OK;
 }
 
-static pps_status check_plan(const prover *p, uint32_t g, uint32_t n_steps)
+/* All steps of a work are of one kind, and exchange one way. */
+static pps_status check_kind(const prover *p, uint32_t g, uint32_t i, uint8_t *kinds)
+{
+    const plan_step *s = &p->set->plans[g].steps[i];
+    uint8_t kind = (uint8_t)(1 + 2 * s->kind + ((s->flags & PLAN_A2A_RETURN) != 0));
+    if (kinds[s->work] != 0 && kinds[s->work] != kind)
+        return prove_two(p, g, i, 520, "a step does something else than its work's others", IR_NONE,
+                         NULL);
+    kinds[s->work] = kind;
+    return PPS_OK;
+}
+
+static pps_status check_plan(const prover *p, uint32_t g, uint32_t n_steps, uint8_t *kinds)
 {
     const plan_set *set = p->set;
     const plan *mine = &set->plans[g];
     const pps_span none = {0};
+    for (uint32_t i = 0; i < mine->n_params; i++)
+        if (mine->params[i].param >= set->n_params)
+            return pps_error(p->st, none, 520, "group %u holds a parameter that is not there", g);
     for (uint32_t b = 0; b < mine->n_buckets; b++) {
         const plan_bucket *k = &mine->buckets[b];
-        bool whole = within(k->first, k->n, mine->n_params);
-        for (uint32_t i = 0; whole && i < k->n; i++)
-            whole = mine->params[k->first + i].param < set->n_params;
-        if (!whole || (k->zero >= 2 && k->every == 0))
+        if (!within(k->first, k->n, mine->n_params) || k->zero > 3 ||
+            (k->zero >= 2 && k->every == 0))
             return pps_error(p->st, none, 520, "bucket %u of group %u names what is not there", b,
                              g);
     }
-    for (uint32_t i = 0; i < mine->n_steps; i++)
+    for (uint32_t i = 0; i < mine->n_steps; i++) {
         PPS_TRY(check_step(p, g, i, n_steps));
+        PPS_TRY(check_kind(p, g, i, kinds));
+    }
     for (uint32_t i = 0; i < mine->n_blocks; i++) {
         const plan_block *b = &mine->blocks[i];
         if (b->units == 0 || b->slack >= PLAN_ALIGN || b->first > b->last ||
@@ -238,13 +271,15 @@ static pps_status prove(prover *p)
 {
     const plan_set *set = p->set;
     uint64_t n_steps = 0;
+    uint8_t *kinds; /* [n_works] */
     for (uint32_t g = 0; g < set->n_groups; g++)
         n_steps += set->plans[g].n_steps;
     if (n_steps > UINT32_MAX)
         return PPS_ERR_LIMIT;
     PPS_TRY(check_works(p));
+    PASS_ALLOC(kinds, p->mem, set->n_works);
     for (uint32_t g = 0; g < set->n_groups; g++)
-        PPS_TRY(check_plan(p, g, (uint32_t)n_steps));
+        PPS_TRY(check_plan(p, g, (uint32_t)n_steps, kinds));
     PPS_TRY(prove_match(p));
     PPS_TRY(prove_hang(p));
     arena_done(p->mem);

@@ -38,7 +38,6 @@ typedef struct prover {
     bool *roles_done;       /* [n_programs] */
     prove_uses *uses;       /* [n_works] */
     uint32_t *param_bucket; /* [n_params] of the plan at hand, IR_NONE where it has it not */
-    uint32_t *window_of;    /* [n_buffers] bucket of the plan at hand, IR_NONE */
 } prover;
 
 typedef enum prove_role {

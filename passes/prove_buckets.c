@@ -99,10 +99,9 @@ static pps_status use_buffer(const books *b, uint32_t step, uint32_t k, prove_us
     PPS_TRY(prove_program_roles(b->p, w->program, &roles));
     if (what == PLAN_BLOCK_PARAMS && (roles[k] & PROVE_WRITES) != 0)
         return wrong(b, step, 520, "a step changes gathered parameters", IR_NONE, NULL);
-    if (b->p->window_of[buffer] == IR_NONE)
-        return wrong(b, step, 520, "a step uses a bucket's buffer that none of its steps makes",
-                     IR_NONE, NULL);
-    add_use(b, u, b->p->window_of[buffer],
+    if (set->buffers[buffer].bucket >= b->plan->n_buckets)
+        return wrong(b, step, 520, "a step uses a bucket that is not there", IR_NONE, NULL);
+    add_use(b, u, set->buffers[buffer].bucket,
             what == PLAN_BLOCK_GRADS ? PROVE_USE_WINDOW : PROVE_USE_GATHERED);
     return PPS_OK;
 }
@@ -259,6 +258,21 @@ static pps_status gather(const books *b, uint32_t step, uint32_t id, bool in_win
     return PPS_OK;
 }
 
+/* A step in a window has its bucket's buffer, of windows as long as the bucket's. */
+static pps_status check_buffer(const books *b, uint32_t step)
+{
+    const plan_set *set = b->p->set;
+    const plan_step *s = &b->plan->steps[step];
+    const plan_work *work = plan_work_of(set, s);
+    const plan_buffer *buffer = &set->buffers[set->work_buffers[work->buffers]];
+    bool grads = s->kind != PLAN_ALL_GATHER;
+    if (buffer->bucket != work->chunk ||
+        buffer->what != (grads ? PLAN_BLOCK_GRADS : PLAN_BLOCK_PARAMS) ||
+        buffer->per != (grads ? b->plan->buckets[work->chunk].every : 0))
+        return wrong(b, step, 546, "a bucket's step has another one's buffer", IR_NONE, NULL);
+    return PPS_OK;
+}
+
 static pps_status run_step(const books *b, uint32_t step)
 {
     const plan_step *s = &b->plan->steps[step];
@@ -272,6 +286,8 @@ static pps_status run_step(const books *b, uint32_t step)
         return wrong(b, step, 546, "the bucket's level has no such step", IR_NONE, NULL);
     if (plan_is(s->kind, PLAN_COLLECTIVE) && work->bytes != of->bytes)
         return wrong(b, step, 548, "this carries more or less than its bucket", IR_NONE, NULL);
+    if (in_window)
+        PPS_TRY(check_buffer(b, step));
     if (in_window && s->kind != PLAN_ALL_GATHER) {
         if (number >= k->n_windows)
             return wrong(b, step, 546, "the bucket has no such window", IR_NONE, NULL);
@@ -301,33 +317,19 @@ static pps_status run_step(const books *b, uint32_t step)
 /* ---- a plan ------------------------------------------------------------------------------------
  */
 
-/* Whose parameters and windows are whose: `open`, or everything back to IR_NONE. */
-static pps_status index_plan(const books *b, bool open)
+/* Whose parameters are whose. */
+static pps_status index_params(const books *b)
 {
-    const plan_set *set = b->p->set;
     const plan *mine = b->plan;
     for (uint32_t i = 0; i < mine->n_buckets; i++)
         for (uint32_t j = 0; j < mine->buckets[i].n; j++) {
             uint32_t *of = &b->p->param_bucket[mine->params[mine->buckets[i].first + j].param];
             pps_span none = {0};
-            if (open && *of != IR_NONE)
+            if (*of != IR_NONE)
                 return pps_error(b->p->st, none, 546, "group %u has a parameter in two buckets",
                                  mine->group);
-            *of = open ? i : IR_NONE;
+            *of = i;
         }
-    for (uint32_t i = 0; i < mine->n_steps; i++) {
-        const plan_step *s = &mine->steps[i];
-        if (!plan_is(s->kind, PLAN_BUCKET) || s->n_bindings == 0)
-            continue;
-        uint32_t id = plan_work_of(set, s)->chunk;
-        uint32_t buffer = set->work_buffers[plan_work_of(set, s)->buffers];
-        bool grads = s->kind != PLAN_ALL_GATHER;
-        if (open && (set->buffers[buffer].what != (grads ? PLAN_BLOCK_GRADS : PLAN_BLOCK_PARAMS) ||
-                     set->buffers[buffer].per != (grads ? mine->buckets[id].every : 0) ||
-                     (b->p->window_of[buffer] != IR_NONE && b->p->window_of[buffer] != id)))
-            return wrong(b, i, 546, "a bucket's step has another one's buffer", IR_NONE, NULL);
-        b->p->window_of[buffer] = open ? id : IR_NONE;
-    }
     return PPS_OK;
 }
 
@@ -350,7 +352,7 @@ static pps_status open_books(books *b)
     }
     PASS_ALLOC(b->windows, b->mem, n_windows);
     memset(b->windows, 0xff, n_windows * sizeof *b->windows);
-    return index_plan(b, true);
+    return index_params(b);
 }
 
 static pps_status close_books(const books *b)
@@ -365,7 +367,9 @@ static pps_status close_books(const books *b)
         if ((zero == 1 || zero == 2) && k->gathered == IR_NONE)
             return wrong(b, k->updated, 546, "what this makes is not gathered", IR_NONE, NULL);
     }
-    return index_plan(b, false);
+    for (uint32_t i = 0; i < b->plan->n_params; i++)
+        b->p->param_bucket[b->plan->params[i].param] = IR_NONE;
+    return PPS_OK;
 }
 
 pps_status prove_buckets_init(prover *p)
@@ -373,9 +377,7 @@ pps_status prove_buckets_init(prover *p)
     const plan_set *set = p->set;
     PASS_ALLOC(p->uses, p->mem, set->n_works);
     PASS_ALLOC(p->param_bucket, p->mem, set->n_params);
-    PASS_ALLOC(p->window_of, p->mem, set->n_buffers);
     memset(p->param_bucket, 0xff, set->n_params * sizeof *p->param_bucket);
-    memset(p->window_of, 0xff, set->n_buffers * sizeof *p->window_of);
     return PPS_OK;
 }
 

@@ -2,7 +2,8 @@
  *
  * prove_once.c: every chunk runs each pass of each microbatch once. Programs say what passes a
  * chunk has: F, and for its backward B, or BI and (where there are weights) BW. So every
- * contribution to a parameter's gradient is made, and made once.
+ * contribution to a parameter's gradient is made, and made once. And every loss is written by one
+ * step, on the device group that reports it.
  */
 #include "passes/prove.h"
 
@@ -23,7 +24,36 @@ static pps_status twice(const prover *p, uint32_t group, uint32_t step, uint8_t 
     return pps_diag_done(diag);
 }
 
-pps_status prove_once(const prover *p)
+static pps_status prove_losses(const prover *p)
+{
+    const plan_set *set = p->set;
+    bool *written;
+    PASS_ALLOC(written, p->mem, set->n_losses);
+    for (uint32_t g = 0; g < set->n_groups; g++)
+        for (uint32_t i = 0; i < set->plans[g].n_steps; i++) {
+            const plan_step *s = &set->plans[g].steps[i];
+            const plan_work *w = plan_work_of(set, s);
+            if (s->kind != PLAN_COMPUTE || set->programs[w->program].n_loss == 0)
+                continue;
+            uint32_t first = w->loss + s->mb * set->n_mb_losses;
+            for (uint32_t k = 0; k < set->programs[w->program].n_loss; k++) {
+                if (written[first + k])
+                    return prove_two(p, g, i, 518, "a loss is written twice", IR_NONE, NULL);
+                if (set->losses[first + k].group != g)
+                    return prove_two(p, g, i, 520, "a loss is reported by another device group",
+                                     IR_NONE, NULL);
+                written[first + k] = true;
+            }
+        }
+    for (uint32_t i = 0; i < set->n_losses; i++)
+        if (!written[i]) {
+            pps_span none = {0};
+            return pps_error(p->st, none, 521, "loss %u is never written", i);
+        }
+    return PPS_OK;
+}
+
+static pps_status prove_passes(const prover *p)
 {
     const plan_set *set = p->set;
     const uint8_t f = 1 << PPS_PASS_F, b = 1 << PPS_PASS_B, bi = 1 << PPS_PASS_BI,
@@ -64,4 +94,10 @@ pps_status prove_once(const prover *p)
             }
         }
     return PPS_OK;
+}
+
+pps_status prove_once(const prover *p)
+{
+    PPS_TRY(prove_passes(p));
+    return prove_losses(p);
 }
