@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * chunk.c: cutting the traced graph: which ops the loss needs, through which tensors gradients
- * flow, and the maximal runs of ops with one tagset.
+ * flow, and the maximal runs of ops with one tagset and no cut between them.
  *
  *   op        0    1    2    3    4    5          chunks   {PP: 0}   {EP: 0, PP: 0}   {PP: 0}
  *   tagset  {PP:0}   {EP:0,PP:0}  {PP:0}                   ops 0 1   ops 2 3          ops 4 5
@@ -125,7 +125,7 @@ static uint32_t assign_chunks(const ir_graph *g, const uint8_t *needed, ir_id *o
         op_chunk[id] = IR_NONE;
         if (!needed[id])
             continue;
-        if (last == IR_NONE || g->ops[id].tagset != g->ops[last].tagset)
+        if (last == IR_NONE || g->ops[id].tagset != g->ops[last].tagset || g->ops[id].cut)
             n++;
         op_chunk[id] = n - 1;
         last = id;

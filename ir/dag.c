@@ -67,7 +67,7 @@ int dag_label(const dag *d, uint32_t node, char *buffer, size_t n)
                     : r->pass == PPS_PASS_F                ? PPS_PASS_F
                     : dag_split(d, chunk, node - r->first) ? PPS_PASS_BI
                                                            : PPS_PASS_B;
-    label_op(d, chunk, pass, node - r->first, op, sizeof op);
+    label_op(d, chunk, pass, dag_mb(d, node), op, sizeof op);
     if (r->kind == PLAN_COMPUTE)
         return snprintf(buffer, n, "%s", op);
     return snprintf(buffer, n, "%s(%s)", plan_step_name(r->kind), op);
@@ -92,11 +92,40 @@ pps_status dag_add_run(dag *d, dag_run run, uint32_t *ret)
 {
     PPS_TRY(grow(d->mem, (void **)&d->runs, &d->cap_runs, d->n_runs, sizeof *d->runs));
     if (!dag_of_bucket(&run))
-        run.n = d->n_mb;
+        run.n = dag_n_mb(d, run.chunk);
     else if (run.n == 0)
         run.n = 1;
+    run.lead = d->n_runs;
+    run.next = IR_NONE;
     *ret = d->n_runs;
     d->runs[d->n_runs++] = run;
+    return PPS_OK;
+}
+
+void dag_join(dag *d, uint32_t lead, uint32_t run)
+{
+    uint32_t last = lead;
+    while (d->runs[last].next != IR_NONE)
+        last = d->runs[last].next;
+    d->runs[last].next = run;
+    d->runs[run].lead = lead;
+}
+
+pps_status dag_one_class(dag *d)
+{
+    ir_range *classes = arena_new(d->mem, sizeof *classes);
+    uint32_t *mbs = arena_new(d->mem, d->n_mb * sizeof *mbs);
+    uint32_t *zeros = arena_zero(d->mem, d->n_mb * sizeof *zeros);
+    if (classes == NULL || mbs == NULL || zeros == NULL)
+        return PPS_ERR_NOMEM;
+    for (uint32_t m = 0; m < d->n_mb; m++)
+        mbs[m] = m;
+    classes[0] = (ir_range){0, d->n_mb};
+    d->classes = classes;
+    d->n_classes = 1;
+    d->n_model_chunks = d->graph->n_chunks;
+    d->class_mbs = d->mb_index = mbs;
+    d->mb_class = zeros;
     return PPS_OK;
 }
 
@@ -183,14 +212,18 @@ pps_status dag_verify(const dag *d)
         const dag_run *r = &d->runs[i];
         CHECK(r->first == next, "run %u begins at node %u, not %u", i, r->first, next);
         next += r->n;
-        CHECK(dag_of_bucket(r) ? r->n > 0 : r->n == d->n_mb, "run %u has %u nodes", i, r->n);
+        CHECK(dag_of_bucket(r) ? r->n > 0 : r->n == dag_n_mb(d, r->chunk), "run %u has %u nodes", i,
+              r->n);
         CHECK(r->kind < PLAN_STEP_KIND_COUNT, "run %u has kind %u", i, r->kind);
         CHECK(r->group < d->n_groups, "run %u is on group %u", i, r->group);
         CHECK(r->stream < d->n_streams, "run %u is on stream %u", i, r->stream);
         if (r->kind == PLAN_SEND || r->kind == PLAN_RECV) {
             CHECK(r->pair < d->n_runs && d->runs[r->pair].pair == i, "run %u has no pair", i);
             CHECK(d->runs[r->pair].group != r->group, "run %u sends to its own group", i);
+            CHECK(r->lead == (r->kind == PLAN_SEND ? i : r->pair), "run %u and its pair are two",
+                  i);
         }
+        CHECK(d->runs[r->lead].lead == r->lead && d->runs[r->lead].n == r->n, "run %u's lead", i);
         for (uint32_t k = 0; k < r->preds.n; k++) {
             const dag_run *p = &d->runs[d->run_edges[r->preds.begin + k]];
             CHECK(p->n == r->n || r->n == 1, "edge into run %u from one per step", i);

@@ -9,6 +9,14 @@
  *     node = run.first + microbatch          edge (a -> b): a's node of microbatch m to b's node of
  * m, or all of a's nodes to the one of b
  *
+ * Where a chunk lies may depend on the microbatch. Microbatches that have every chunk on the same
+ * group form a class, and each class has chunks and runs of its own: then `microbatch` above is the
+ * number within the class (`dag_mb` says which microbatch that is). Chunks stand class after class.
+ *
+ * Runs of several groups may be one operation: a send and its receive, a collective whose team has
+ * ranks of several groups. Such runs are a list, from `lead` along `next`, and their nodes begin
+ * and end together.
+ *
  * What a pass adds between runs costs nothing per microbatch; what is ordered per node (rows) lives
  * in flat arrays over nodes. A backward node is a whole B, or BI with a BW of its own, per (chunk,
  * microbatch): `split` says which; the BW nodes of unsplit ones are dead.
@@ -38,8 +46,10 @@ typedef struct dag_run {
     uint16_t group, stream;
     uint32_t chunk; /* COMPUTE: its chunk; hops: the consumer chunk; PLAN_BUCKET kinds: bucket */
     uint32_t link;  /* hops: link; else IR_NONE */
+    uint32_t teams; /* collectives: the ranks that take part, in plan_set.teams */
     uint32_t first, n;
     uint32_t pair;         /* SEND: its RECV run, RECV: its SEND run; else IR_NONE */
+    uint32_t lead, next;   /* first run of the same operation: itself if alone; the one after it */
     ir_range preds, succs; /* run ids, in dag.run_edges */
     pps_span span;         /* the directive behind it */
 } dag_run;
@@ -65,14 +75,18 @@ typedef struct dag_chunk { /* what directives made of a graph chunk */
     uint32_t place;        /* directive indices, IR_NONE when there is none */
     uint32_t replicate, shard;
     uint32_t ep;       /* ranks that share its experts; 1 */
+    uint32_t ep_teams; /* which ranks those are; IR_NONE */
     uint32_t f, b, w;  /* runs: F, B/BI, BW; IR_NONE where the pass has nothing to do */
     ir_range in_links; /* link ids: [dag.link_lists], by input index */
     ir_range out_links;
 } dag_chunk;
 
 typedef struct dag_group {
-    uint32_t ranks, n_ranks; /* in dag.group_ranks */
-    pps_span span;           /* the place that made it */
+    uint32_t ranks, n_ranks;     /* in dag.group_ranks */
+    pps_span span;               /* the place that made it */
+    uint32_t n_replicas;         /* that share out the batch */
+    uint32_t tensor, sequence;   /* teams whose ranks work on the same rows together, or IR_NONE */
+    bool tensor_splits_sequence; /* outside its regions they share out the positions */
 } dag_group;
 
 typedef struct dag_bucket {
@@ -80,10 +94,14 @@ typedef struct dag_bucket {
     uint32_t first, n;         /* params, in dag.bucket_params */
     uint64_t bytes;            /* with gaps for alignment; zero: and padding to equal slices */
     bool reduced;
+    uint32_t teams;                         /* whose ranks sum their gradients, where they do */
+    bool spread;                            /* its parameters are cut over tensor teams */
     uint8_t zero;                           /* 0 unless reduced */
     uint32_t every;                         /* zero 2, 3: microbatches per window of gradients */
     uint16_t reduce_stream, gather_stream;  /* of reduced ones; of those under zero */
     uint32_t reduce, update, gather, clear; /* runs, or IR_NONE */
+    uint32_t lead, next; /* buckets of the same parameters, one per group that uses them: the first,
+                            and the one after it; itself and IR_NONE */
 } dag_bucket;
 
 typedef struct dag {
@@ -92,8 +110,12 @@ typedef struct dag {
     const ir_graph *graph;
     uint32_t n_mb;
     const char *mb_tag;
-    uint32_t split;    /* directive, or IR_NONE */
-    dag_chunk *chunks; /* [graph->n_chunks] */
+    uint32_t split;                     /* directive, or IR_NONE */
+    ir_range *classes;                  /* [n_classes] in class_mbs: the microbatches of each */
+    uint32_t n_classes, n_model_chunks; /* chunks of one class; graph->n_chunks in all */
+    uint32_t *class_mbs;                /* [n_mb] ascending within a class */
+    uint32_t *mb_class, *mb_index;      /* [n_mb] its class; its number there */
+    dag_chunk *chunks;                  /* [graph->n_chunks] */
     dag_group *groups;
     uint32_t n_groups;
     uint32_t *group_ranks;
@@ -104,7 +126,7 @@ typedef struct dag {
     dag_bucket *buckets;
     uint32_t n_buckets;
     uint32_t *bucket_params;
-    uint32_t *param_bucket; /* [n_params], IR_NONE: not trained */
+    uint32_t *param_bucket; /* [n_params] the first of its buckets, IR_NONE: not trained */
     uint64_t *param_offset; /* [n_params] bytes from its bucket's begin */
     const char **streams;
     uint32_t n_streams;
@@ -117,22 +139,46 @@ typedef struct dag {
     uint32_t n_alive;
     uint64_t n_node_edges;
     uint32_t *node_run; /* [n_nodes] */
-    uint8_t *split_bw;  /* [n_chunks * n_mb]: backward is BI + BW */
+    uint8_t *split_bw;  /* [n_chunks * n_mb], numbers within classes: backward is BI + BW */
 } dag;
 
 static inline bool dag_of_bucket(const dag_run *r)
 {
     return plan_is(r->kind, PLAN_BUCKET);
 }
+static inline ir_range dag_class_of(const dag *d, uint32_t chunk)
+{
+    return d->classes[chunk / d->n_model_chunks];
+}
+static inline uint32_t dag_n_mb(const dag *d, uint32_t chunk) /* microbatches that it runs */
+{
+    return dag_class_of(d, chunk).n;
+}
+/* The number of microbatch `mb` within the chunk's class; IR_NONE: it is of another class. */
+static inline uint32_t dag_mb_index(const dag *d, uint32_t chunk, uint32_t mb)
+{
+    return d->mb_class[mb] == chunk / d->n_model_chunks ? d->mb_index[mb] : IR_NONE;
+}
 /* Microbatch; window of a bucket's node; IR_NONE for what is there once per step. */
 static inline uint32_t dag_mb(const dag *d, uint32_t node)
 {
     const dag_run *r = &d->runs[d->node_run[node]];
-    return dag_of_bucket(r) && r->n == 1 ? IR_NONE : node - r->first;
+    if (dag_of_bucket(r))
+        return r->n == 1 ? IR_NONE : node - r->first;
+    return d->class_mbs[dag_class_of(d, r->chunk).begin + (node - r->first)];
 }
-static inline bool dag_split(const dag *d, uint32_t chunk, uint32_t mb)
+/* `index`: within the chunk's class. */
+static inline bool dag_split(const dag *d, uint32_t chunk, uint32_t index)
 {
-    return d->split_bw[(size_t)chunk * d->n_mb + mb];
+    return d->split_bw[(size_t)chunk * d->n_mb + index];
+}
+/* The bucket that holds `param` on `group`; IR_NONE: none does. */
+static inline uint32_t dag_bucket_of(const dag *d, uint32_t param, uint32_t group)
+{
+    uint32_t b = d->param_bucket[param];
+    while (b != IR_NONE && d->buckets[b].group != group)
+        b = d->buckets[b].next;
+    return b;
 }
 /* The pass a compute node really runs: F, B, BI or BW. */
 pps_pass dag_pass(const dag *d, uint32_t node);
@@ -140,15 +186,20 @@ bool dag_alive(const dag *d, uint32_t node);
 /* "F(0, 1)", "B(1, 0)", "SEND(F(0, 1))", "update 3", ... */
 int dag_label(const dag *d, uint32_t node, char *buffer, size_t n);
 uint32_t dag_stage(const ir_graph *g, uint32_t chunk); /* index of tag PP, or IR_NONE */
-/* run.n is set here, unless it is a bucket's and given. */
+/* One class of all microbatches, for d->graph's chunks. After n_mb and graph are set. */
+pps_status dag_one_class(dag *d);
+/* run.n is set here, unless it is a bucket's and given; it is alone until joined. */
 pps_status dag_add_run(dag *d, dag_run run, uint32_t *ret);
+/* `run`, alone so far, is part of the operation that `lead` leads. */
+void dag_join(dag *d, uint32_t lead, uint32_t run);
 pps_status dag_add_edge(dag *d, uint32_t src_run, uint32_t dst_run);
 /* After all runs and edges: CSR lists, node numbers, counts. May be called again after more runs
  * were added: nodes keep their numbers. */
 pps_status dag_seal(dag *d);
 /* Count alive nodes and their edges anew: after `split_bw` changed. */
 void dag_count(dag *d);
-/* Every invariant of this header; PPS_ERR_INTERNAL, with a message (E9901) if the DAG has a program. */
+/* Every invariant of this header; PPS_ERR_INTERNAL, with a message (E9901) if the DAG has a
+ * program. */
 pps_status dag_verify(const dag *d);
 
 /* dag_text.c: the DAG as text, which dag_read takes; the grammar stands there. */

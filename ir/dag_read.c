@@ -23,8 +23,9 @@ typedef struct reader {
     ir_graph *graph; /* holds the chunks' tags, nothing else */
     const char *at, *end;
     uint32_t line;
-    uint32_t n_runs, n_alive; /* as the header says */
+    uint32_t n_runs, n_alive, n_classes; /* as the header says */
     uint64_t n_node_edges;
+    uint32_t *with; /* [n_runs] the lead of a collective over several groups, or IR_NONE */
     dag_read_error *error;
 } reader;
 
@@ -175,6 +176,42 @@ static pps_status quoted(reader *r, const char **ret)
 /* ---- Lines --------------------------------------------------------------------------------------
  */
 
+/* "class 0 mb 0 1 4" for each class, where there are several; chunks stand class after class. */
+static pps_status read_classes(reader *r, uint32_t n_classes)
+{
+    dag *d = r->d;
+    uint32_t at = 0;
+    PPS_TRY(dag_one_class(d));
+    if (n_classes < 2)
+        return n_classes == 1 ? PPS_OK : fail(r, "a DAG has a class of microbatches at least");
+    if (d->graph->n_chunks % n_classes != 0)
+        return fail(r, "%u chunks are not as many in each of %u classes", d->graph->n_chunks,
+                    n_classes);
+    d->n_classes = n_classes;
+    d->n_model_chunks = d->graph->n_chunks / n_classes;
+    READ_ALLOC(d->classes, n_classes);
+    READ_ALLOC(d->mb_index, d->n_mb);
+    for (uint32_t m = 0; m < d->n_mb; m++)
+        d->mb_class[m] = IR_NONE;
+    for (uint32_t k = 0; k < n_classes; k++) {
+        uint32_t from = 0, mb = 0;
+        PPS_TRY(numbered(r, "class ", k));
+        PPS_TRY(expect(r, " mb"));
+        d->classes[k].begin = at;
+        do {
+            PPS_TRY(below(r, " ", d->n_mb, &mb));
+            if (mb < from || d->mb_class[mb] != IR_NONE)
+                return fail(r, "microbatch %u is out of order, or in two classes", mb);
+            from = mb + 1;
+            d->mb_class[mb] = k;
+            d->mb_index[mb] = d->classes[k].n++;
+            d->class_mbs[at++] = mb;
+        } while (next_is(r, " "));
+        PPS_TRY(line_end(r));
+    }
+    return at == d->n_mb ? PPS_OK : fail(r, "%u microbatches are in no class", d->n_mb - at);
+}
+
 static pps_status read_header(reader *r)
 {
     dag *d = r->d;
@@ -186,6 +223,9 @@ static pps_status read_header(reader *r)
     PPS_TRY(name(r, &d->mb_tag));
     for (int i = 0; i < 7; i++) /* each thing takes two bytes or more of what follows */
         PPS_TRY(number(r, counts[i], (uint64_t)(r->end - r->at) / 2, &n[i]));
+    uint64_t n_classes = 1;
+    if (next_is(r, " classes="))
+        PPS_TRY(number(r, " classes=", n[7], &n_classes));
     PPS_TRY(number(r, " nodes=", MAX_NODES, &alive));
     PPS_TRY(number(r, " edges=", UINT64_MAX, &r->n_node_edges));
     PPS_TRY(line_end(r));
@@ -214,6 +254,9 @@ static pps_status read_header(reader *r)
     READ_ALLOC(d->links, d->n_links);
     READ_ALLOC(d->link_lists, 2 * (size_t)d->n_links);
     READ_ALLOC(d->buckets, d->n_buckets);
+    READ_ALLOC(r->with, r->n_runs);
+    memset(r->with, 0xff, r->n_runs * sizeof *r->with);
+    r->n_classes = (uint32_t)n_classes;
     return PPS_OK;
 }
 
@@ -307,10 +350,10 @@ static pps_status read_splits(reader *r)
         do { /* ranges with a gap between them */
             uint32_t first = 0;
             uint64_t end = 0;
-            PPS_TRY(below(r, " ", d->n_mb, &first));
+            PPS_TRY(below(r, " ", dag_n_mb(d, c), &first));
             end = (uint64_t)first + 1;
             if (next_is(r, "..")) {
-                PPS_TRY(number(r, "..", d->n_mb, &end));
+                PPS_TRY(number(r, "..", dag_n_mb(d, c), &end));
                 if (end < (uint64_t)first + 2)
                     return fail(r, "a range of microbatches has two or more");
             }
@@ -401,6 +444,8 @@ static pps_status read_buckets(reader *r)
         PPS_TRY(numbered(r, "bucket ", b));
         PPS_TRY(below(r, " group=", d->n_groups, &k->group));
         k->reduced = take(r, " reduced");
+        k->lead = b;
+        k->next = IR_NONE;
         k->gather = k->clear = IR_NONE;
         PPS_TRY(expect(r, " params"));
         do
@@ -460,7 +505,7 @@ static uint32_t *run_home(const dag *d, const dag_run *run)
 }
 
 /* What a run works on: a chunk in a pass, a link's tensor, a bucket. */
-static pps_status read_subject(reader *r, dag_run *run)
+static pps_status read_subject(reader *r, dag_run *run, uint32_t i)
 {
     dag *d = r->d;
     uint32_t group = 0;
@@ -495,6 +540,8 @@ static pps_status read_subject(reader *r, dag_run *run)
         if (run->kind == PLAN_SEND || run->kind == PLAN_RECV)
             PPS_TRY(below(r, " pair=%", r->n_runs, &run->pair));
     }
+    if (plan_is(run->kind, PLAN_COLLECTIVE) && next_is(r, " with="))
+        PPS_TRY(below(r, " with=%", r->n_runs, &r->with[i]));
     uint32_t said = 0;
     PPS_TRY(below(r, " group=", d->n_groups, &said));
     if (said != group)
@@ -512,12 +559,13 @@ static pps_status read_run(reader *r, uint32_t i)
     PPS_TRY(numbered(r, "%", i));
     PPS_TRY(expect(r, " = "));
     PPS_TRY(read_kind(r, &run.kind));
-    PPS_TRY(read_subject(r, &run));
+    PPS_TRY(read_subject(r, &run, i));
     PPS_TRY(below(r, " stream=", d->n_streams, &stream));
     /* a bucket's windows: at most one per pass of each microbatch */
     PPS_TRY(number(r, " x", dag_of_bucket(&run) ? 3ull * d->n_mb : d->n_mb, &n));
-    if (n == 0 || (!dag_of_bucket(&run) && n != d->n_mb))
-        return fail(r, "this run has %u nodes", dag_of_bucket(&run) ? 1 : d->n_mb);
+    uint32_t wanted = dag_of_bucket(&run) ? 1 : dag_n_mb(d, run.chunk);
+    if (n == 0 || (!dag_of_bucket(&run) && n != wanted))
+        return fail(r, "this run has %u nodes", wanted);
     run.n = (uint32_t)n;
     run.stream = (uint16_t)stream;
     uint32_t *home = run_home(d, &run);
@@ -550,6 +598,18 @@ static pps_status read_runs(reader *r)
              d->runs[run->pair].link != run->link || d->runs[run->pair].pass != run->pass))
             return fail(r, "%%%u and %%%u are not the ends of one transfer", i, run->pair);
     }
+    for (uint32_t i = 0; i < d->n_runs; i++) {
+        if (d->runs[i].kind == PLAN_RECV)
+            dag_join(d, d->runs[i].pair, i);
+        else if (r->with[i] != IR_NONE) {
+            const dag_run *lead = &d->runs[r->with[i]];
+            if (r->with[i] >= i || r->with[r->with[i]] != IR_NONE ||
+                lead->kind != d->runs[i].kind || lead->n != d->runs[i].n ||
+                lead->group == d->runs[i].group)
+                return fail(r, "%%%u and %%%u are not one operation", i, r->with[i]);
+            dag_join(d, r->with[i], i);
+        }
+    }
     for (uint32_t e = 0; e < d->n_edges; e++) {
         const dag_run *src = &d->runs[d->run_src[e]], *dst = &d->runs[d->run_dst[e]];
         if (src->group != dst->group || (src->n != dst->n && dst->n != 1))
@@ -563,6 +623,7 @@ static pps_status read_all(reader *r)
 {
     dag *d = r->d;
     PPS_TRY(read_header(r));
+    PPS_TRY(read_classes(r, r->n_classes));
     PPS_TRY(read_groups(r));
     for (uint32_t i = 0; i < d->n_streams; i++) {
         PPS_TRY(numbered(r, "stream ", i));

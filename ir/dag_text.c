@@ -69,12 +69,20 @@ static void put_chunk(const sink *s, const dag *d, uint32_t c)
     put(s, "} group=%u ep=%u\n", d->chunks[c].group, d->chunks[c].ep);
 }
 
+static void put_class(const sink *s, const dag *d, uint32_t k)
+{
+    put(s, "class %u mb", k);
+    for (uint32_t i = 0; i < d->classes[k].n; i++)
+        put(s, " %u", d->class_mbs[d->classes[k].begin + i]);
+    put_text(s, "\n");
+}
+
 static void put_split(const sink *s, const dag *d, uint32_t c)
 {
     bool any = false;
-    for (uint32_t m = 0; m < d->n_mb; m++) {
+    for (uint32_t m = 0; m < dag_n_mb(d, c); m++) {
         uint32_t end = m;
-        while (end < d->n_mb && dag_split(d, c, end))
+        while (end < dag_n_mb(d, c) && dag_split(d, c, end))
             end++;
         if (end == m)
             continue;
@@ -118,6 +126,8 @@ static void put_run(const sink *s, const dag *d, uint32_t i)
         put_text(s, " return");
     if (r->pair != IR_NONE)
         put(s, " pair=%%%u", r->pair);
+    else if (r->lead != i)
+        put(s, " with=%%%u", r->lead);
     put(s, " group=%u stream=%u x%u after", r->group, r->stream, r->n);
     if (r->preds.n == 0)
         put_text(s, " -");
@@ -134,7 +144,11 @@ void dag_dump(const dag *d, ir_print_fn print, void *ud)
     put_text(&s, d->mb_tag);
     put(&s, " groups=%u ranks=%u streams=%u chunks=%u links=%u buckets=%u runs=%u", d->n_groups,
         d->n_ranks, d->n_streams, n_chunks, d->n_links, d->n_buckets, d->n_runs);
+    if (d->n_classes > 1)
+        put(&s, " classes=%u", d->n_classes);
     put(&s, " nodes=%u edges=%llu\n", d->n_alive, (unsigned long long)d->n_node_edges);
+    for (uint32_t k = 0; d->n_classes > 1 && k < d->n_classes; k++)
+        put_class(&s, d, k);
     for (uint32_t g = 0; g < d->n_groups; g++) {
         put(&s, "group %u ranks", g);
         for (uint32_t i = 0; i < d->groups[g].n_ranks; i++)

@@ -3,9 +3,9 @@
  * graph.h: the model as traced: ops over tensors and parameters, the regions they lie in, and the
  * chunks that these regions cut it into.
  *
- * Everything is named by 32-bit index into flat arrays, so growth is safe and dumps are stable. Ops are
- * in trace order, which is a topological order. Shapes are logical: batch dimensions are the global
- * batch; the compiler scales them when it splits and replicates.
+ * Everything is named by 32-bit index into flat arrays, so growth is safe and dumps are stable. Ops
+ * are in trace order, which is a topological order. Shapes are logical: batch dimensions are the
+ * global batch; the compiler scales them when it splits and replicates.
  */
 #ifndef PPS_IR_GRAPH_H
 #define PPS_IR_GRAPH_H
@@ -27,16 +27,17 @@ typedef enum ir_dtype { IR_F32, IR_I32 } ir_dtype; /* 4 bytes each */
 
 enum { IR_MAX_DIMS = 4, IR_MAX_IN = 8, IR_MAX_OUT = 8, IR_MAX_PARAM = 8 };
 
-enum { /* ir_tensor.flags */
-    IR_TENSOR_BATCH = 1, /* dims[0] is the global batch B: scaled by split and replicate */
-    IR_TENSOR_GRAD = 2,  /* a gradient flows through it */
-    IR_TENSOR_ROWS = 4,  /* rows in expert order, [B, T*top_k, n]: exchanged by `shard as expert` */
-    IR_TENSOR_COUNTS = 8 /* tokens per expert, int32 [experts] */
+enum {                      /* ir_tensor.flags */
+       IR_TENSOR_BATCH = 1, /* dims[0] is the global batch B: scaled by split and replicate */
+       IR_TENSOR_GRAD = 2,  /* a gradient flows through it */
+       IR_TENSOR_ROWS =
+           4, /* rows in expert order, [B, T*top_k, n]: exchanged by `shard as expert` */
+       IR_TENSOR_COUNTS = 8 /* tokens per expert, int32 [experts] */
 };
 
 typedef struct ir_tensor {
     uint8_t dtype, n_dims, flags;
-    uint8_t out;    /* which output of `op` */
+    uint8_t out; /* which output of `op` */
     uint32_t dims[IR_MAX_DIMS];
     ir_id op;   /* producer, or IR_NONE for a data input */
     ir_id data; /* index in ir_graph.data for a data input, else IR_NONE */
@@ -52,10 +53,10 @@ typedef struct ir_param {
     float init_std; /* IR_INIT_NORMAL */
     uint32_t dims[IR_MAX_DIMS];
     uint32_t trace; /* see ir_op.trace */
-    pps_span span; /* the call that made it */
+    pps_span span;  /* the call that made it */
 } ir_param;
 
-typedef struct ir_attrs { /* what an op needs beyond shapes; unused fields are 0 */
+typedef struct ir_attrs {               /* what an op needs beyond shapes; unused fields are 0 */
     uint32_t heads, kv_heads, head_dim; /* ROPE, ATTENTION */
     uint32_t group;                     /* RMSNORM */
     uint32_t begin;                     /* SLICE */
@@ -73,6 +74,7 @@ typedef struct ir_attrs { /* what an op needs beyond shapes; unused fields are 0
 typedef struct ir_op {
     uint8_t kind; /* ir_op_kind */
     uint8_t n_in, n_param, n_out;
+    bool cut;                  /* begins a chunk of its own, also among ops of its tags */
     ir_id in[IR_MAX_IN];       /* tensors */
     ir_id param[IR_MAX_PARAM]; /* IR_NONE where optional and absent */
     ir_id out[IR_MAX_OUT];
@@ -102,28 +104,28 @@ typedef struct ir_region {
 typedef enum ir_data_kind { IR_DATA_TOKENS, IR_DATA_TARGETS, IR_DATA_FEATURES } ir_data_kind;
 typedef struct ir_data {
     uint8_t kind;
-    uint32_t key;          /* FEATURES: which stream of numbers */
+    uint32_t key;               /* FEATURES: which stream of numbers */
     uint32_t dims[IR_MAX_DIMS]; /* B, T (, width) */
     uint8_t n_dims;
     ir_id tensor;
     pps_span span;
 } ir_data;
 
-/* A maximal run of ops with one tagset. Lists are ranges of ir_graph.lists. */
+/* A maximal run of ops with one tagset and no cut. Lists are ranges of ir_graph.lists. */
 typedef struct ir_range {
     uint32_t begin, n;
 } ir_range;
 typedef struct ir_chunk {
     ir_id tagset;
-    ir_range ops;    /* op ids, in order */
-    ir_range in;     /* tensor ids from other chunks, in order of first use */
-    ir_range out;    /* tensor ids used by other chunks */
-    ir_range data;   /* indices in ir_graph.data it reads */
-    ir_range params; /* parameter ids */
-    uint32_t n_loss; /* loss slots its ops write */
-    bool has_grad_in;  /* some input tensor wants a gradient */
-    bool has_weights;  /* BW has something to do */
-    pps_span span; /* of its first op */
+    ir_range ops;     /* op ids, in order */
+    ir_range in;      /* tensor ids from other chunks, in order of first use */
+    ir_range out;     /* tensor ids used by other chunks */
+    ir_range data;    /* indices in ir_graph.data it reads */
+    ir_range params;  /* parameter ids */
+    uint32_t n_loss;  /* loss slots its ops write */
+    bool has_grad_in; /* some input tensor wants a gradient */
+    bool has_weights; /* BW has something to do */
+    pps_span span;    /* of its first op */
 } ir_chunk;
 
 typedef struct ir_graph {
@@ -155,7 +157,7 @@ typedef struct ir_graph {
 typedef enum ir_phase { IR_PHASE_F, IR_PHASE_BI, IR_PHASE_BW, IR_PHASE_COUNT } ir_phase;
 const char *ir_op_name(ir_op_kind kind);
 typedef struct ir_operand {
-    char letter;   /* i o p s h d x g w l, as in ops.def */
+    char letter; /* i o p s h d x g w l, as in ops.def */
     uint8_t index;
 } ir_operand;
 enum { IR_MAX_OPERANDS = 40 };
@@ -163,28 +165,31 @@ enum { IR_MAX_OPERANDS = 40 };
  * parameters are listed too. Returns how many. */
 uint32_t ir_op_operands(const ir_op *op, ir_phase phase, ir_operand ret[IR_MAX_OPERANDS]);
 
-/* Bytes of an s, h or w operand for `rows` batch rows: rows * per_row + fixed. `ep` is the number of
- * ranks that share the experts: per-row sizes of expert rows are then the worst case (see
+/* Bytes of an s, h or w operand for `rows` batch rows: rows * per_row + fixed. `ep` is the number
+ * of ranks that share the experts: per-row sizes of expert rows are then the worst case (see
  * ir_rows_per_batch_row). */
 typedef struct ir_extent {
     uint64_t per_row, fixed;
 } ir_extent;
 ir_extent ir_op_extra(const ir_graph *g, const ir_op *op, ir_operand operand, uint32_t ep);
 ir_extent ir_tensor_extent(const ir_graph *g, const ir_tensor *t, uint32_t ep);
-/* Expert rows that one batch row can put on one rank: T*top_k alone; with the experts over `ep` ranks
- * min(top_k, experts/ep) * T * ep, every token of every rank choosing this rank's experts. */
+/* Expert rows that one batch row can put on one rank: T*top_k alone; with the experts over `ep`
+ * ranks min(top_k, experts/ep) * T * ep, every token of every rank choosing this rank's experts. */
 uint64_t ir_rows_per_batch_row(uint32_t T, uint32_t top_k, uint32_t experts, uint32_t ep);
 uint64_t ir_param_elems(const ir_param *p);
 /* FLOPs of one phase per batch row (fixed parts excluded), for default costs. */
 double ir_op_flops(const ir_graph *g, const ir_op *op, ir_phase phase);
 
-/* Cut the part of the graph that `loss` depends on into chunks. `loss` lists the ops with a loss slot
- * that train names; router losses that feed it count too. Errors: PPS_ERR_SCRIPT with spans. */
+/* Cut the part of the graph that `loss` depends on into chunks. `loss` lists the ops with a loss
+ * slot that train names; router losses that feed it count too. Errors: PPS_ERR_SCRIPT with spans.
+ */
 pps_status ir_graph_cut(ir_graph *g, const ir_id *loss_ops, uint32_t n_loss_ops);
 /* Every invariant of this header; PPS_ERR_INTERNAL with a message naming the first one broken. */
 pps_status ir_graph_verify(const ir_graph *g);
 /* Text form: graph, then chunks. */
-void ir_graph_dump(const ir_graph *g, void (*print)(void *ud, const char *text, size_t n), void *ud);
-const char *ir_tagset_text(const ir_graph *g, ir_id tagset, char *buffer, size_t n); /* {PP: 0, EP: 1} */
+void ir_graph_dump(const ir_graph *g, void (*print)(void *ud, const char *text, size_t n),
+                   void *ud);
+const char *ir_tagset_text(const ir_graph *g, ir_id tagset, char *buffer,
+                           size_t n); /* {PP: 0, EP: 1} */
 
 #endif

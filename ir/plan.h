@@ -52,6 +52,7 @@ typedef struct plan_kernel {
     uint32_t B, T;        /* local batch rows of one microbatch, positions */
     uint32_t n_in, n_out; /* last dimension of i0 and o0 (CROSS_ENTROPY, MSE: n_in = width of i0) */
     uint32_t ep;          /* EXPERTS: ranks sharing the experts; 1 otherwise */
+    uint32_t teams;       /* whose index says which part of its work is this rank's; IR_NONE */
     uint64_t n;           /* SUM: floats; EXPERTS: most rows that fit its buffers */
     ir_attrs attrs;
 } plan_kernel;
@@ -108,6 +109,7 @@ typedef struct plan_work {
     uint32_t peer;       /* SEND, RECV: the work of the other end; else IR_NONE */
     uint32_t buffers;    /* what its bindings are: first, in plan_set.work_buffers */
     uint32_t n_buffers;  /* as many as its steps have bindings */
+    uint32_t teams;      /* PLAN_COLLECTIVE: the ranks that take part; else IR_NONE */
     uint64_t bytes;      /* payload: transfers, whole buckets exact; ALL_TO_ALL: most */
 } plan_work;
 
@@ -156,11 +158,29 @@ typedef enum plan_block_kind {
     PLAN_BLOCK_KIND_COUNT
 } plan_block_kind;
 
-typedef struct plan_param { /* a parameter as a group stores it */
-    uint32_t param;         /* in plan_set.params */
-    uint32_t shards; /* 1, or the group's size: this rank holds dims[0] slice `index` of `shards` */
-    uint64_t offset; /* bytes from the begin of its bucket, a multiple of PLAN_ALIGN */
-    uint64_t elems;  /* held by a rank that holds the bucket whole */
+/* A way to form teams: equal numbers of ranks, team after team in plan_set.team_ranks. Collectives
+ * run in every team at once. A rank is in one team or in none; a team's ranks may run different
+ * plans. The first n_groups of a set are its groups, each one team. */
+typedef struct plan_teams {
+    uint32_t ranks, n_ranks; /* in plan_set.team_ranks */
+    uint32_t size;           /* of a team; divides n_ranks */
+} plan_teams;
+
+typedef struct plan_seat { /* of a rank in some plan_teams */
+    uint32_t team, index;  /* IR_NONE both: it is in none of them */
+} plan_seat;
+
+enum { PLAN_MAX_CUTS = 2 };
+typedef struct plan_cut { /* a rank holds the slice of its index in its team */
+    uint32_t teams;       /* IR_NONE: not cut */
+    uint8_t dim;
+} plan_cut;
+
+typedef struct plan_param {       /* a parameter as a group stores it */
+    uint32_t param;               /* in plan_set.params */
+    plan_cut cuts[PLAN_MAX_CUTS]; /* of different dimensions, one after the other */
+    uint64_t offset;              /* bytes from the begin of its bucket, a multiple of PLAN_ALIGN */
+    uint64_t elems;               /* held by a rank that holds the bucket whole */
 } plan_param;
 
 typedef enum plan_area {
@@ -171,7 +191,7 @@ typedef enum plan_area {
 } plan_area;
 
 /* Parameters of a group that are reduced and updated together, one flat array with gaps for
- * alignment. Under `zero` its bytes divide evenly over the group: rank i owns slice i, whatever
+ * alignment. Under `zero` its bytes divide evenly over a team: its rank i owns slice i, whatever
  * parameters that cuts, and plan.params is the table that says what lies in it.
  *
  *   | p0 ....... | p1 .. | p2 ............ | padding |
@@ -184,15 +204,21 @@ typedef struct plan_bucket {
     uint64_t bytes;
     uint64_t
         offset[PLAN_AREA_COUNT]; /* bytes from the area's begin; OPT: for one state per element */
-    bool reduced;                /* gradients are summed over the group */
-    uint8_t zero;                /* 1..3 only if reduced */
+    uint32_t teams;              /* whose ranks sum their gradients; IR_NONE: nobody does */
+    uint32_t slices;             /* under zero ranks of a team, else 1 */
+    uint8_t zero;                /* 1..3 only with teams */
+    bool spread; /* also ranks that do not speak hold slices of their own: see plan_set.rank_speaks
+                  */
     uint32_t every; /* zero 2, 3: microbatches per window, each with a REDUCE_SCATTER of its own */
 } plan_bucket;
 
 typedef struct plan {
     uint32_t group;
-    uint32_t n_ranks; /* of the group */
-    uint32_t ranks;   /* first, in plan_set.group_ranks */
+    uint32_t n_ranks;    /* of the group */
+    uint32_t ranks;      /* first, in plan_set.group_ranks */
+    uint32_t n_replicas; /* that share out the batch; less than n_ranks where several ranks work on
+                            a row */
+    uint32_t n_parts;    /* that share out the positions of each row; 1 */
     plan_step *steps;
     uint32_t n_steps;
     uint32_t *bindings; /* in PLAN_ALIGN bytes from act_offset: plan_binding */
@@ -228,12 +254,21 @@ typedef struct plan_loss_slot { /* in node order */
 typedef struct plan_set {
     arena *mem;
     uint32_t n_groups, n_ranks;
-    plan *plans;                       /* [n_groups] */
-    uint32_t *group_ranks;             /* [n_ranks] grouped: plan g's ranks from plans[g].ranks */
+    plan *plans;           /* [n_groups] */
+    uint32_t *group_ranks; /* [n_ranks] grouped: plan g's ranks from plans[g].ranks */
+    /* as group_ranks: which of the batch's n_replicas and which of the positions' n_parts it works
+     * on, and whether it speaks for ranks that do the same (reports losses, exports what all have)
+     */
+    uint32_t *rank_replica, *rank_part;
+    bool *rank_speaks;
     uint32_t *rank_group, *rank_index; /* [n_ranks] */
     uint32_t n_mb;                     /* microbatches per step */
     uint32_t batch;                    /* global batch rows */
     uint32_t T;                        /* positions per row of the data inputs */
+    plan_teams *teams;
+    uint32_t n_teams;
+    uint32_t *team_ranks;
+    uint32_t n_team_ranks;
     plan_work *works;
     uint32_t n_works;
     plan_buffer *buffers;
@@ -258,11 +293,14 @@ typedef struct plan_set {
     uint32_t n_streams;       /* stream 0 is "compute" */
     const char **chunk_names; /* "PP0", "PP0.EP1", "PP0#2" */
     uint32_t *chunk_stage; /* index of tag PP, or chunk's own index: what pictures call a stage */
+    uint32_t
+        *chunk_model; /* chunk of the model; several are the same one for different microbatches */
     uint32_t n_chunks;
     ir_train train;
     uint32_t n_nodes, n_edges; /* of the DAG it came from */
     double bubble, makespan;   /* of the rows with unit costs; NaN where they have none */
-    double hidden; /* part of the exchanges in overlapped groups under compute, by costs; -1: none */
+    double
+        hidden; /* part of the exchanges in overlapped groups under compute, by costs; -1: none */
     double compile_ms;
     char **row_text; /* [n_groups] canonical row each group runs, "" when it has none */
 } plan_set;
@@ -282,31 +320,39 @@ static inline bool plan_sliced(const plan_bucket *b, plan_area area)
         [PLAN_AREA_PARAMS] = 3, [PLAN_AREA_GRADS] = 2, [PLAN_AREA_OPT] = 1};
     return b->zero >= from[area];
 }
-static inline uint64_t plan_slice_bytes(const plan *p, const plan_bucket *b)
+static inline bool plan_reduced(const plan_bucket *b)
 {
-    return b->bytes / p->n_ranks;
+    return b->teams != IR_NONE;
 }
-static inline uint64_t plan_stored_bytes(const plan *p, const plan_bucket *b, plan_area area)
+static inline uint64_t plan_slice_bytes(const plan_bucket *b)
 {
-    return plan_sliced(b, area) ? plan_slice_bytes(p, b) : b->bytes;
+    return b->bytes / b->slices;
+}
+static inline uint64_t plan_stored_bytes(const plan_bucket *b, plan_area area)
+{
+    return plan_sliced(b, area) ? plan_slice_bytes(b) : b->bytes;
+}
+/* The slice of a bucket that the rank with these seats owns; 0 where there are no slices. */
+static inline uint32_t plan_slice_of(const plan_bucket *b, const plan_seat *seats)
+{
+    return b->slices > 1 ? seats[b->teams].index : 0;
 }
 /* Where the bucket's byte 0 lies, from the area's begin. Of a sliced bucket only the slice's bytes
  * are there; its byte 0 may be before the area (modulo 2^64). */
-static inline uint64_t plan_bucket_at(const plan *p, const plan_bucket *b, plan_area area,
-                                      uint32_t group_index)
+static inline uint64_t plan_bucket_at(const plan_bucket *b, plan_area area, uint32_t slice)
 {
-    return b->offset[area] - (plan_sliced(b, area) ? group_index * plan_slice_bytes(p, b) : 0);
+    return b->offset[area] - (plan_sliced(b, area) ? slice * plan_slice_bytes(b) : 0);
 }
 /* Bytes [begin, end) of the bucket that belong to parameter `q` and, if `sliced`, to the rank's
  * slice; begin == end where nothing does. */
 typedef struct plan_piece {
     uint64_t begin, end;
 } plan_piece;
-static inline plan_piece plan_piece_of(const plan *p, const plan_bucket *b, const plan_param *q,
-                                       bool sliced, uint32_t group_index)
+static inline plan_piece plan_piece_of(const plan_bucket *b, const plan_param *q, bool sliced,
+                                       uint32_t slice)
 {
     plan_piece piece = {q->offset, q->offset + q->elems * 4};
-    uint64_t begin = group_index * plan_slice_bytes(p, b), end = begin + plan_slice_bytes(p, b);
+    uint64_t begin = slice * plan_slice_bytes(b), end = begin + plan_slice_bytes(b);
     if (sliced && piece.begin < begin)
         piece.begin = begin;
     if (sliced && piece.end > end)
@@ -325,6 +371,18 @@ static inline uint64_t plan_block_bytes(const plan_block *b)
 {
     return (uint64_t)b->units * PLAN_ALIGN - b->slack;
 }
+
+/* plan_teams.c */
+/* ret[i]: the seat of `rank` in set->teams[i]. */
+void plan_find_seats(const plan_set *set, uint32_t rank, plan_seat *ret);
+/* A stretch of a held parameter that lies together in the logical parameter too. */
+typedef struct plan_run {
+    uint64_t first, n; /* elements of the logical parameter */
+} plan_run;
+/* The longest run beginning at element `at` (< q->elems) of what the rank with these seats holds of
+ * `q`, at most to element `end` of it. */
+plan_run plan_held_run(const plan_set *set, const plan_param *q, const plan_seat *seats,
+                       uint64_t at, uint64_t end);
 
 /* plan_text.c: one line per step. Deterministic, no pointers. */
 typedef void (*ir_print_fn)(void *ud, const char *text, size_t n);

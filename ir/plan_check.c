@@ -56,27 +56,67 @@ static pps_status check_areas(const walk *w)
     }
     uint64_t state = 0;
     for (uint32_t b = 0; b < p->n_buckets && state <= PLAN_MAX_BYTES; b++)
-        state += plan_stored_bytes(p, &p->buckets[b], PLAN_AREA_OPT);
+        state += plan_stored_bytes(&p->buckets[b], PLAN_AREA_OPT);
     if (p->opt_bytes / 4 < optimizer_states(&w->set->train.optimizer) * (state / 4) &&
         state <= p->param_bytes)
         return plan_wrong(w->c, "group %u has no room for its optimizer's state", w->g);
     return PPS_OK;
 }
 
-/* What a bucket stores in each area comes after what the one before it stores there, inside the area. */
+/* Does every rank of the group have a seat in these teams? */
+static bool group_sits_in(const walk *w, uint32_t teams)
+{
+    const plan_teams *t = &w->set->teams[teams];
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < t->n_ranks; i++)
+        n += w->set->rank_group[w->set->team_ranks[t->ranks + i]] == w->g;
+    return n == w->p->n_ranks;
+}
+
+static bool slices_fit(const walk *w, const plan_bucket *b)
+{
+    if (b->teams != IR_NONE && !group_sits_in(w, b->teams))
+        return false;
+    if (b->zero == 0)
+        return b->slices == 1;
+    return b->teams != IR_NONE && b->slices == w->set->teams[b->teams].size &&
+           b->bytes % (4ull * b->slices) == 0;
+}
+
+/* Ranks that hold the parameter between them; 0: that cannot be. */
+static uint64_t shards_of(const walk *w, const plan_param *q)
+{
+    const ir_param *p = &w->set->params[q->param];
+    uint64_t shards = 1, left[IR_MAX_DIMS];
+    for (uint32_t d = 0; d < IR_MAX_DIMS; d++)
+        left[d] = d < p->n_dims ? p->dims[d] : 0;
+    for (int i = 0; i < PLAN_MAX_CUTS; i++) {
+        const plan_cut *cut = &q->cuts[i];
+        if (cut->teams == IR_NONE)
+            continue;
+        uint32_t size = w->set->teams[cut->teams].size;
+        if (left[cut->dim] == 0 || left[cut->dim] % size != 0 || !group_sits_in(w, cut->teams))
+            return 0;
+        left[cut->dim] = 0; /* once */
+        shards *= size;
+    }
+    return shards;
+}
+
+/* What a bucket stores in each area comes after what the one before it stores there, inside the
+ * area. */
 static bool bucket_fits(const walk *w, const plan_bucket *bucket, uint64_t at[PLAN_AREA_COUNT])
 {
     const plan *p = w->p;
     uint64_t states = optimizer_states(&w->set->train.optimizer);
-    const uint64_t room[PLAN_AREA_COUNT] = {
-        [PLAN_AREA_PARAMS] = p->param_bytes,
-        [PLAN_AREA_GRADS] = p->opt_offset - p->grad_offset,
-        [PLAN_AREA_OPT] = states > 0 ? p->opt_bytes / states : PLAN_MAX_BYTES};
-    if (bucket->bytes > PLAN_MAX_BYTES || bucket->bytes % 4 != 0 ||
-        (bucket->zero > 0 && bucket->bytes % (4ull * p->n_ranks) != 0))
+    const uint64_t room[PLAN_AREA_COUNT] = {[PLAN_AREA_PARAMS] = p->param_bytes,
+                                            [PLAN_AREA_GRADS] = p->opt_offset - p->grad_offset,
+                                            [PLAN_AREA_OPT] = states > 0 ? p->opt_bytes / states
+                                                                         : PLAN_MAX_BYTES};
+    if (bucket->bytes > PLAN_MAX_BYTES || bucket->bytes % 4 != 0 || !slices_fit(w, bucket))
         return false;
     for (int area = 0; area < PLAN_AREA_COUNT; area++) {
-        uint64_t stored = plan_stored_bytes(p, bucket, (plan_area)area);
+        uint64_t stored = plan_stored_bytes(bucket, (plan_area)area);
         if (bucket->offset[area] < at[area] || bucket->offset[area] > room[area] ||
             bucket->offset[area] % 4 != 0 || stored > room[area] - bucket->offset[area])
             return false;
@@ -102,8 +142,8 @@ static pps_status check_buckets(const walk *w)
         for (; next < bucket->first + bucket->n; next++) {
             const plan_param *q = &p->params[next];
             uint64_t elems = ir_param_elems(&w->set->params[q->param]);
-            bool sharded = q->shards == p->n_ranks;
-            if ((q->shards != 1 && !sharded) || q->elems > elems || q->elems * q->shards != elems)
+            uint64_t shards = shards_of(w, q);
+            if (shards == 0 || q->elems > elems || q->elems * shards != elems)
                 return plan_wrong(w->c, "held %u of group %u is no slice of its parameter", next,
                                   w->g);
             if (q->offset < inside || q->offset % PLAN_ALIGN != 0 || q->offset > bucket->bytes ||
@@ -214,6 +254,14 @@ static bool operand_fits(const walk *w, const plan_program *program, const plan_
     return false;
 }
 
+/* Does the kernel divide its work over as many ranks as sit in its teams? */
+static bool team_fits(const walk *w, const plan_kernel *k)
+{
+    if (k->teams == IR_NONE)
+        return k->ep == 1;
+    return k->ep == w->set->teams[k->teams].size && group_sits_in(w, k->teams);
+}
+
 static pps_status check_program(const walk *w, uint32_t id)
 {
     const plan_program *program = &w->set->programs[id];
@@ -225,7 +273,7 @@ static pps_status check_program(const walk *w, uint32_t id)
     for (uint32_t i = program->kernels; i < program->kernels + program->n_kernels; i++) {
         const plan_kernel *k = &w->set->kernels[i];
         ir_operand list[PLAN_MAX_OPERANDS];
-        if (!plan_kernel_operands(k, list) || k->ep == 0 || (k->ep != 1 && k->ep != w->p->n_ranks))
+        if (!plan_kernel_operands(k, list) || !team_fits(w, k))
             return plan_wrong(w->c, "kernel %u has other operands, or more ranks, than it can have",
                               i);
         for (uint32_t j = 0; j < k->n_operands; j++)
@@ -283,6 +331,8 @@ static const char *wrong_transfer(const walk *w, const plan_step *s, const plan_
 static const char *wrong_slices(const walk *w, const plan_step *s, const plan_bucket *bucket)
 {
     plan_area area = s->kind == PLAN_ALL_GATHER ? PLAN_AREA_PARAMS : PLAN_AREA_GRADS;
+    if (s->kind != PLAN_CLEAR && plan_work_of(w->set, s)->teams != bucket->teams)
+        return "is not of its bucket's teams";
     if (bucket->zero == 0 || plan_sliced(bucket, area) != (s->n_bindings > 0))
         return "does not go with how its bucket is stored";
     return s->n_bindings == 0 || has_room(w, s, 0, bucket->bytes) ? NULL
@@ -294,6 +344,10 @@ static const char *wrong_kind(const walk *w, const plan_step *s)
 {
     const plan_work *work = plan_work_of(w->set, s);
     uint64_t counts = (uint64_t)work->experts * 4;
+    if (plan_is(s->kind, PLAN_COLLECTIVE) &&
+        (work->teams == IR_NONE || !group_sits_in(w, work->teams)))
+        return "is of no teams in which all ranks of its plan sit";
+    uint64_t n_team = work->teams != IR_NONE ? w->set->teams[work->teams].size : 1;
     switch ((plan_step_kind)s->kind) {
     case PLAN_COMPUTE:
         return work->chunk < w->set->n_chunks ? wrong_compute(w, s, work) : "is of no chunk";
@@ -305,18 +359,22 @@ static const char *wrong_kind(const walk *w, const plan_step *s)
         if (work->chunk >= w->set->n_chunks || work->experts == 0)
             return "is of no chunk, or of no experts";
         if (s->kind == PLAN_COUNTS)
-            return has_room(w, s, 0, counts) && has_room(w, s, 1, counts * w->p->n_ranks)
+            return has_room(w, s, 0, counts) && has_room(w, s, 1, counts * n_team)
                        ? NULL
                        : "has no room for its counts";
         return work->width > 0 && work->width % 4 == 0 && has_room(w, s, 0, 0) &&
-                       has_room(w, s, 1, work->bytes) && has_room(w, s, 2, counts * w->p->n_ranks)
+                       has_room(w, s, 1, work->bytes) && has_room(w, s, 2, counts * n_team)
                    ? NULL
                    : "has no room for its rows";
     case PLAN_ALL_REDUCE:
     case PLAN_UPDATE:
         if (work->chunk >= w->p->n_buckets)
             return "is of no bucket";
-        return s->kind == PLAN_UPDATE || work->bytes == w->p->buckets[work->chunk].bytes
+        if (s->kind == PLAN_UPDATE)
+            return NULL;
+        if (work->teams != w->p->buckets[work->chunk].teams)
+            return "is not of its bucket's teams";
+        return work->bytes == w->p->buckets[work->chunk].bytes
                    ? NULL
                    : "reduces more or less than its bucket";
     case PLAN_REDUCE_SCATTER:
@@ -363,7 +421,7 @@ static pps_status check_plan(walk *w, uint32_t g)
     const plan *p = &w->set->plans[g];
     w->g = g;
     w->p = p;
-    w->mb_rows = w->set->batch / ((uint64_t)p->n_ranks * w->set->n_mb);
+    w->mb_rows = w->set->batch / ((uint64_t)p->n_replicas * w->set->n_mb);
     PPS_TRY(check_areas(w));
     PPS_TRY(check_buckets(w));
     PPS_TRY(check_blocks(w));
@@ -386,7 +444,8 @@ static pps_status make_tables(walk *w)
     w->held = arena_zero(&w->c->mem, ((size_t)set->n_params + 1) * sizeof *w->held);
     w->sliced = arena_zero(&w->c->mem, (size_t)set->n_params + 1);
     w->programs = arena_zero(&w->c->mem, ((size_t)set->n_programs + 1) * sizeof *w->programs);
-    if (w->held == NULL || w->sliced == NULL || w->programs == NULL || w->starts == NULL || w->latest == NULL)
+    if (w->held == NULL || w->sliced == NULL || w->programs == NULL || w->starts == NULL ||
+        w->latest == NULL)
         return PPS_ERR_NOMEM;
     for (uint32_t i = 0; i < set->n_programs; i++) {
         w->programs[i].first = n_needs;

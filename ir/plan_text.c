@@ -60,13 +60,12 @@ void plan_dump(const plan_set *set, uint32_t group, ir_print_fn print, void *ud)
         p->n_steps, (unsigned long long)p->param_bytes,
         (unsigned long long)(p->opt_offset - p->grad_offset), (unsigned long long)p->opt_bytes,
         (unsigned long long)p->data_bytes, (unsigned long long)p->act_bytes,
-        (unsigned long long)p->max_live_bytes,
-        (unsigned long long)p->total_bytes);
+        (unsigned long long)p->max_live_bytes, (unsigned long long)p->total_bytes);
     for (uint32_t b = 0; b < p->n_buckets; b++) {
         const plan_bucket *k = &p->buckets[b];
         out(print, ud, "bucket %u params=%u offset=%llu bytes=%llu%s", b, k->n,
             (unsigned long long)k->offset[PLAN_AREA_PARAMS], (unsigned long long)k->bytes,
-            k->reduced ? " reduced" : "");
+            plan_reduced(k) ? " reduced" : "");
         if (k->zero > 0)
             out(print, ud, " zero=%u", k->zero);
         if (k->zero > 1)

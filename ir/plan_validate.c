@@ -115,9 +115,15 @@ static pps_status check_numbers(plan_checker *c)
     }
     if (n_steps >= UINT32_MAX)
         return plan_wrong(c, "it has more steps than can be numbered");
-    if ((uint64_t)set->n_mb * set->n_chunks > n_computes)
+    uint32_t n_chunks = 0; /* of the model */
+    for (uint32_t i = 0; i < set->n_chunks; i++) {
+        n_chunks += set->chunk_model[i] == i;
+        if (set->chunk_model[set->chunk_model[i]] != set->chunk_model[i])
+            return plan_wrong(c, "chunk %u is no chunk of the model", i);
+    }
+    if ((uint64_t)set->n_mb * n_chunks > n_computes)
         return plan_wrong(c, "%u microbatches of %u chunks, and only %llu computes", set->n_mb,
-                          set->n_chunks, (unsigned long long)n_computes);
+                          n_chunks, (unsigned long long)n_computes);
     if ((uint64_t)set->n_mb * set->n_mb_losses != set->n_losses)
         return plan_wrong(c, "%u losses in %u microbatches of %u", set->n_losses, set->n_mb,
                           set->n_mb_losses);
@@ -132,7 +138,7 @@ static pps_status check_ranks(plan_checker *c)
     uint32_t at = 0;
     for (uint32_t g = 0; g < set->n_groups; g++) {
         const plan *p = &set->plans[g];
-        uint64_t rows = (uint64_t)p->n_ranks * set->n_mb;
+        uint64_t rows = (uint64_t)p->n_replicas * set->n_mb;
         if (p->group != g || p->n_ranks == 0 || p->ranks != at)
             return plan_wrong(c, "group %u has no ranks, or not those after group %u's", g,
                               g > 0 ? g - 1 : 0);
@@ -140,13 +146,42 @@ static pps_status check_ranks(plan_checker *c)
             uint32_t rank = set->group_ranks[at];
             if (set->rank_group[rank] != g || set->rank_index[rank] != k)
                 return plan_wrong(c, "rank %u is in two places", rank);
+            if (set->rank_replica[at] >= p->n_replicas || set->rank_part[at] >= p->n_parts)
+                return plan_wrong(c, "rank %u has no share of the batch", rank);
         }
-        if (set->batch % rows != 0)
-            return plan_wrong(c, "%u rows do not divide over %u ranks and %u microbatches",
-                              set->batch, p->n_ranks, set->n_mb);
+        if (rows == 0 || set->batch % rows != 0 || set->T % p->n_parts != 0)
+            return plan_wrong(c, "%u rows do not divide over %u replicas and %u microbatches",
+                              set->batch, p->n_replicas, set->n_mb);
     }
     return at == set->n_ranks ? PPS_OK
                               : plan_wrong(c, "%u ranks are in no group", set->n_ranks - at);
+}
+
+/* Teams are of equal sizes, no rank is in two of them, and groups come first. */
+static pps_status check_teams(plan_checker *c)
+{
+    const plan_set *set = c->set;
+    uint32_t *seen = arena_zero(&c->mem, ((size_t)set->n_ranks + 1) * sizeof *seen);
+    if (seen == NULL)
+        return PPS_ERR_NOMEM;
+    if (set->n_teams < set->n_groups)
+        return plan_wrong(c, "%u groups, and only %u ways to form teams", set->n_groups,
+                          set->n_teams);
+    for (uint32_t i = 0; i < set->n_teams; i++) {
+        const plan_teams *t = &set->teams[i];
+        if (t->size == 0 || t->n_ranks == 0 || t->n_ranks % t->size != 0)
+            return plan_wrong(c, "teams %u are not of equal sizes", i);
+        for (uint32_t k = 0; k < t->n_ranks; k++) {
+            uint32_t rank = set->team_ranks[t->ranks + k];
+            if (seen[rank] == i + 1)
+                return plan_wrong(c, "rank %u is in two teams of teams %u", rank, i);
+            seen[rank] = i + 1;
+            if (i < set->n_groups && (t->size != t->n_ranks || set->rank_group[rank] != i ||
+                                      t->n_ranks != set->plans[i].n_ranks))
+                return plan_wrong(c, "teams %u are not group %u", i, i);
+        }
+    }
+    return PPS_OK;
 }
 
 static int by_name(const void *a, const void *b)
@@ -197,6 +232,8 @@ pps_status plan_validate(const plan_set *set, char reason[256], pps_span *ret_sp
         status = check_numbers(&c);
     if (status == PPS_OK)
         status = check_ranks(&c);
+    if (status == PPS_OK)
+        status = check_teams(&c);
     if (status == PPS_OK)
         status = check_params(&c);
     if (status == PPS_OK)

@@ -9,6 +9,9 @@
  *     pp=2     4     5        m()      is all of them
  *     pp=3     6     7        m.pp     is 4
  *
+ * With `by` the slice is cut into teams, the lists of devices that differ along that axis alone:
+ * m(by="dp") is [[0, 1], [2, 3], [4, 5], [6, 7]], m(pp=0..2, by="pp") is [[0, 2], [1, 3]].
+ *
  * A mesh is a handle; its payload is a row of the state's table, where equal meshes share a row.
  */
 #include "lang/builtins.h"
@@ -78,6 +81,7 @@ typedef struct slice { /* per axis, the indices asked for: an int, a range or a 
     value of[MESH_MAX_AXES];
     uint32_t n[MESH_MAX_AXES];
     uint32_t argument[MESH_MAX_AXES]; /* for its span */
+    uint32_t by;                      /* teams vary along this axis; n_axes: no teams */
 } slice;
 
 static value slice_at(const slice *s, uint32_t axis, uint32_t i)
@@ -116,23 +120,70 @@ static pps_status check_axis(pps_state *st, const struct mesh *m, uint32_t axis,
     return PPS_OK;
 }
 
+/* The axes from the slowest; that of the teams comes last. */
+static void axis_order(const struct mesh *m, const slice *s, uint32_t ret[MESH_MAX_AXES])
+{
+    uint32_t n = 0;
+    for (uint32_t axis = 0; axis < m->n_axes; axis++)
+        if (axis != s->by)
+            ret[n++] = axis;
+    if (s->by < m->n_axes)
+        ret[n] = s->by;
+}
+
+static int64_t device_at(const struct mesh *m, const slice *s, const uint32_t *at)
+{
+    int64_t device = 0;
+    for (uint32_t axis = 0; axis < m->n_axes; axis++)
+        device = device * m->sizes[axis] + slice_at(s, axis, at[axis]).as.i;
+    return device;
+}
+
+/* The devices of the slice, or with `by` lists of them, each filled while `by` counts up. */
 static pps_status add_devices(pps_state *st, const struct mesh *m, const slice *s, list *ret)
 {
-    uint32_t at[MESH_MAX_AXES] = {0};
+    uint32_t at[MESH_MAX_AXES] = {0}, order[MESH_MAX_AXES];
+    list *to = ret;
     for (uint32_t axis = 0; axis < m->n_axes; axis++)
         if (s->n[axis] == 0)
             return PPS_OK;
+    axis_order(m, s, order);
     for (;;) {
-        int64_t device = 0;
-        for (uint32_t axis = 0; axis < m->n_axes; axis++)
-            device = device * m->sizes[axis] + slice_at(s, axis, at[axis]).as.i;
-        PPS_TRY(list_push(st, ret, pps_int(device)));
-        uint32_t axis = m->n_axes; /* count up, the last axis fastest */
-        while (axis > 0 && ++at[axis - 1] == s->n[axis - 1])
-            at[--axis] = 0;
-        if (axis == 0)
+        if (s->by < m->n_axes && at[s->by] == 0) {
+            value team;
+            PPS_TRY(list_new(st, s->n[s->by], &team));
+            PPS_TRY(list_push(st, ret, team));
+            to = team.as.ptr;
+        }
+        PPS_TRY(list_push(st, to, pps_int(device_at(m, s, at))));
+        uint32_t i = m->n_axes; /* count up, the last axis fastest */
+        while (i > 0 && ++at[order[i - 1]] == s->n[order[i - 1]])
+            at[order[--i]] = 0;
+        if (i == 0)
             return PPS_OK;
     }
+}
+
+static pps_status take_by(pps_state *st, const struct mesh *m, size_t argument, value v, slice *s)
+{
+    const string *name;
+    PPS_TRY(arg_string(st, argument, v, &name));
+    s->by = find_axis(m, name->bytes);
+    if (s->by == m->n_axes)
+        return no_axis(st, m, pps_arg_span(st, argument), 302, name->bytes);
+    return PPS_OK;
+}
+
+/* Teams along an axis that is fixed to one index would be single devices. */
+static pps_status check_by(pps_state *st, const struct mesh *m, const slice *s, size_t argument)
+{
+    if (s->by == m->n_axes || pps_typeof(s->of[s->by]) != PPS_INT)
+        return PPS_OK;
+    pps_diag *d = pps_diag_start(st, PPS_SEV_ERROR, 312, pps_arg_span(st, argument),
+                                 "teams along %s need more than its index %lld", m->names[s->by],
+                                 (long long)s->of[s->by].as.i);
+    pps_diag_also(d, pps_arg_span(st, s->argument[s->by]), "%s is fixed here", m->names[s->by]);
+    return pps_diag_done(d);
 }
 
 static pps_status mesh_call(pps_state *st, void *ud, value v, size_t argc, const value *argv,
@@ -141,25 +192,32 @@ static pps_status mesh_call(pps_state *st, void *ud, value v, size_t argc, const
 {
     (void)ud, (void)argv;
     const struct mesh m = *mesh_of(st, v);
-    slice s = {0};
+    slice s = {.by = m.n_axes};
+    size_t by_argument = 0;
     if (argc)
         return pps_error(st, pps_arg_span(st, 0), 301, "name the axis: `m(%s=...)`", m.names[0]);
     for (uint32_t i = 0; i < m.n_axes; i++)
         s.of[i] = pps_nil();
     for (size_t i = 0; i < n_named; i++) {
+        if (strcmp(names[i], "by") == 0) {
+            PPS_TRY(take_by(st, &m, i, named[i], &s));
+            by_argument = i;
+            continue;
+        }
         uint32_t axis = find_axis(&m, names[i]);
         if (axis == m.n_axes)
             return no_axis(st, &m, pps_arg_span(st, i), 302, names[i]);
         s.of[axis] = named[i];
         s.argument[axis] = (uint32_t)i;
     }
+    PPS_TRY(check_by(st, &m, &s, by_argument));
     size_t n = 1;
     for (uint32_t i = 0; i < m.n_axes; i++) {
         PPS_TRY(check_axis(st, &m, i, &s));
         n *= s.n[i];
     }
     PPS_TRY(vm_charge(st, n));
-    PPS_TRY(list_new(st, n, ret));
+    PPS_TRY(list_new(st, s.by < m.n_axes && n ? n / s.n[s.by] : n, ret));
     return add_devices(st, &m, &s, ret->as.ptr);
 }
 
@@ -227,6 +285,9 @@ pps_status builtin_mesh(pps_state *st, void *ud, size_t argc, const value *argv,
         m.names[m.n_axes] = pps_intern(st, pps_as_string(axes->entries[i].key, NULL));
         if (!m.names[m.n_axes])
             return heap_no_memory(st);
+        if (strcmp(m.names[m.n_axes], "by") == 0)
+            return pps_error(st, pps_call_span(st), 312,
+                             "an axis cannot be called `by`: `m(by=\"dp\")` lists teams");
         if (size < 1 || size > MESH_MAX_DEVICES || (n_devices *= size) > MESH_MAX_DEVICES)
             return pps_error(
                 st, pps_call_span(st), 312,

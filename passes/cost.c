@@ -29,7 +29,7 @@ typedef struct cursor { /* a rank's place in its row */
     uint32_t input;     /* which of them */
     uint32_t next;      /* rank after this one in a list of waiters, or IR_NONE */
     double ready;       /* latest end among inputs seen, and of the group before */
-    double share;       /* 1/v */
+    double share;       /* of one stage in the rank's model */
     double live;        /* activations held, rank shares */
 } cursor;
 
@@ -149,6 +149,47 @@ static void collect_stages(const ir_program *p, cost_rows *out)
                 out->stages[n++] = mine[i];
     }
     out->stage_begin[p->n_rows] = n;
+}
+
+/* Of all stages of all rows, sorted, those equal to `stage`: the rows that name it. */
+static uint32_t copies_of(const uint32_t *sorted, uint32_t n, uint32_t stage)
+{
+    uint32_t bounds[2];
+    for (uint32_t above = 0; above < 2; above++) {
+        uint32_t low = 0, high = n;
+        while (low < high) {
+            uint32_t middle = low + (high - low) / 2;
+            if (sorted[middle] < stage || (above && sorted[middle] == stage))
+                low = middle + 1;
+            else
+                high = middle;
+        }
+        bounds[above] = low;
+    }
+    return bounds[1] - bounds[0];
+}
+
+/* The ranks hold equal parts of the model. A stage that lives on k ranks is a k-th of one on each.
+ */
+static pps_status share_stages(simulation *s)
+{
+    const cost_rows *out = s->out;
+    uint32_t n = out->stage_begin[out->n_ranks];
+    uint32_t *sorted = malloc((n + 1) * sizeof *sorted);
+    if (!sorted)
+        return PPS_ERR_NOMEM;
+    if (n > 0) {
+        memcpy(sorted, out->stages, n * sizeof *sorted);
+        qsort(sorted, n, sizeof *sorted, compare_stages);
+    }
+    for (uint32_t r = 0; r < out->n_ranks; r++) {
+        double v = 0;
+        for (uint32_t i = out->stage_begin[r]; i < out->stage_begin[r + 1]; i++)
+            v += 1.0 / copies_of(sorted, n, out->stages[i]);
+        s->cursors[r].share = v > 0 ? 1 / v : 0;
+    }
+    free(sorted);
+    return PPS_OK;
 }
 
 static pps_status report_entry(const ir_program *p, const ir_entry *e, int code, const char *title)
@@ -410,12 +451,12 @@ static pps_status simulate(simulation *s)
     PPS_TRY(allocate(s, n_listed));
     PPS_TRY(index_ops(s));
     collect_stages(p, out);
+    PPS_TRY(share_stages(s));
     for (uint32_t r = 0; r < p->n_rows; r++) {
-        uint32_t v = out->stage_begin[r + 1] - out->stage_begin[r];
         s->cursors[r] = (cursor){.entry = p->rows[r].begin,
                                  .checked = p->rows[r].begin,
                                  .next = IR_NONE,
-                                 .share = v > 0 ? 1.0 / v : 0};
+                                 .share = s->cursors[r].share};
         s->ready[p->n_rows - 1 - r] = r; /* rank 0 first */
     }
     s->n_ready = p->n_rows;

@@ -4,7 +4,7 @@
  *
  * Stages are 0 to the highest named and stage s feeds s+1. A rank's row runs group after group;
  * what one stage costs is the share of the rank's model that it is, 1/v with v distinct stages in
- * the row. A group is atomic: it starts when the inputs of all its ops are there (its ops do not
+ * the row; a stage that k rows run, each for other microbatches, counts as 1/k in each. A group is atomic: it starts when the inputs of all its ops are there (its ops do not
  * feed each other), takes the sum of their costs, and gives all its outputs at its end.
  * Communication is free and asynchronous.
  */

@@ -82,15 +82,16 @@ static pps_status make_links(pass_cx *cx)
     uint32_t *next;
     PASS_ALLOC(carrier, cx->scratch, g->n_tensors);
     PASS_ALLOC(next, cx->scratch, n);
-    for (uint32_t t = 0; t < g->n_tensors; t++)
-        carrier[t] = IR_NONE;
 
     for (uint32_t c = 0; c < g->n_chunks; c++) {
+        uint32_t base = c / d->n_model_chunks * d->n_model_chunks; /* its class's first chunk */
+        if (c == base)
+            memset(carrier, 0xff, g->n_tensors * sizeof *carrier);
         d->chunks[c].in_links = (ir_range){d->n_links, g->chunks[c].in.n};
         for (uint32_t k = 0; k < g->chunks[c].in.n; k++) {
             ir_id tensor = g->lists[g->chunks[c].in.begin + k];
             const ir_tensor *t = &g->tensors[tensor];
-            uint32_t src = g->op_chunk[t->op], id = d->n_links++;
+            uint32_t src = base + g->op_chunk[t->op], id = d->n_links++;
             bool src_ep = d->chunks[src].shard != IR_NONE, dst_ep = d->chunks[c].shard != IR_NONE;
             dag_link *l = &d->links[id];
             *l = (dag_link){.tensor = tensor,
@@ -198,8 +199,9 @@ static pps_status add_transfer(pass_cx *cx, hop_cx *h, uint32_t link, uint32_t f
 {
     dag *d = cx->dag;
     const ir_program *p = cx->program;
-    /* The sender's stream at both ends: the two are one operation of one channel. Each way of a stream
-     * is a queue of its own, so that a receive that waits never holds up a send the other way. */
+    /* The sender's stream at both ends: the two are one operation of one channel. Each way of a
+     * stream is a queue of its own, so that a receive that waits never holds up a send the other
+     * way. */
     uint16_t stream;
     PPS_TRY(pass_stream(cx, p->directives[d->chunks[from].place].stream, "p2p", &stream));
     if (d->chunks[from].group > d->chunks[to].group)
@@ -219,6 +221,7 @@ static pps_status add_transfer(pass_cx *cx, hop_cx *h, uint32_t link, uint32_t f
     }
     d->runs[*ret_send].pair = *ret_recv;
     d->runs[*ret_recv].pair = *ret_send;
+    dag_join(d, *ret_send, *ret_recv);
     PPS_TRY(dag_add_edge(d, h->last, *ret_send));
     h->last = *ret_recv;
     return PPS_OK;
@@ -236,6 +239,7 @@ static pps_status add_exchange(pass_cx *cx, hop_cx *h, uint32_t link, uint32_t s
                    .group = (uint16_t)d->chunks[sharded].group,
                    .chunk = consumer,
                    .link = link,
+                   .teams = d->chunks[sharded].ep_teams,
                    .pair = IR_NONE,
                    .span = shard->source->span};
     PPS_TRY(pass_stream(cx, shard->stream, "experts", &run.stream));

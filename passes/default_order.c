@@ -285,6 +285,13 @@ pps_status pass_default_rows(pass_cx *cx, const bool *has_row)
     sim s = {.cx = cx};
     double now = 0.0;
     uint32_t *n_parts;
+    if (d->n_classes > 1) {
+        pps_diag *diag =
+            pass_diag(cx, NULL, d->groups[d->n_groups - 1].span, 523,
+                      "where a stage lies depends on the microbatch: that needs an `order`");
+        pps_diag_help(diag, "write a row for each device group, such as `order dualpipe(R, M)`");
+        return pps_diag_done(diag);
+    }
     PPS_TRY(make_parts(&s));
     PPS_TRY(join_parts(&s));
     PPS_TRY(make_edges(&s));

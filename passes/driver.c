@@ -136,6 +136,20 @@ static double now_ms(void)
     return (double)t.tv_sec * 1e3 + (double)t.tv_nsec * 1e-6;
 }
 
+pps_status pass_replace_graph(pass_cx *cx, ir_graph *graph, ir_id *loss_ops)
+{
+    ir_program *p;
+    PASS_ALLOC(p, cx->scratch, 1);
+    *p = *cx->program;
+    p->graph = graph;
+    p->train.loss_ops = loss_ops;
+    PPS_TRY(ir_graph_cut(graph, loss_ops, p->train.n_loss_ops));
+    cx->program = p;
+    cx->dag->program = p;
+    cx->dag->graph = graph;
+    return PPS_OK;
+}
+
 pps_status pps_compile(pps_state *st, ir_program *p, const pass_options *options, plan_set **ret)
 {
     static const pass_options defaults = {0};

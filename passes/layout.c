@@ -322,11 +322,12 @@ static pps_status param_where(layout *l, ir_id param, where_kind kind, where *re
     const dag *d = l->cx->dag;
     if (param == IR_NONE)
         return PPS_OK;
-    const dag_bucket *k = &d->buckets[d->param_bucket[param]];
+    uint32_t bucket = dag_bucket_of(d, param, d->chunks[l->chunk].group);
+    const dag_bucket *k = &d->buckets[bucket];
     if (k->zero == 3 && kind == W_PARAM)
-        return bind(l, BIND_PARAMS, d->param_bucket[param], d->param_offset[param], ret);
+        return bind(l, BIND_PARAMS, bucket, d->param_offset[param], ret);
     if (k->zero >= 2 && kind == W_GRAD)
-        return bind(l, BIND_GRADS, d->param_bucket[param], d->param_offset[param], ret);
+        return bind(l, BIND_GRADS, bucket, d->param_offset[param], ret);
     *ret = (where){(uint8_t)kind, param, 0};
     return PPS_OK;
 }
@@ -341,6 +342,7 @@ static plan_kernel describe(const layout *l, uint32_t op_id, ir_phase phase)
                      .B = l->b,
                      .T = 1,
                      .ep = 1,
+                     .teams = IR_NONE,
                      .attrs = op->attrs};
     const ir_tensor *in = op->n_in > 0 ? &g->tensors[op->in[0]] : NULL;
     const ir_tensor *out = op->n_out > 0 ? &g->tensors[op->out[0]] : NULL;
@@ -354,6 +356,7 @@ static plan_kernel describe(const layout *l, uint32_t op_id, ir_phase phase)
         k.n_out = out->dims[out->n_dims - 1];
     if (op->kind == IR_EXPERTS) {
         k.ep = l->ep;
+        k.teams = l->cx->dag->chunks[l->chunk].ep_teams;
         k.n = ir_rows_per_batch_row(k.T, op->attrs.top_k, op->attrs.experts, l->ep) * l->b;
     }
     return k;
@@ -385,6 +388,7 @@ static pps_status emit_sum(layout *l, ir_id t, where out, const where *parts, ui
                      .B = l->b,
                      .T = 1,
                      .ep = 1,
+                     .teams = IR_NONE,
                      .graph_op = l->cx->program->graph->tensors[t].op,
                      .n = pass_tensor_bytes(l->cx, t, l->chunk) / 4};
     return push_kernel(l, k, first);
@@ -768,6 +772,8 @@ pps_status pass_layout(pass_cx *cx)
     uint32_t slots = 0;
     for (uint32_t c = 0; c < g->n_chunks; c++) {
         PPS_TRY(layout_chunk(&l, c));
+        if (c % cx->dag->n_model_chunks == 0)
+            slots = 0; /* another class: the same slots of other microbatches */
         cx->chunks[c].loss_first = slots;
         slots += g->chunks[c].n_loss;
     }

@@ -208,7 +208,7 @@ static pps_status compute(lower *l, uint32_t v, uint32_t step)
     }
     for (uint32_t i = 0; i < program->binds.n; i++) {
         uint32_t life = lower_bind_life(&l->buffers, &cx->binds[program->binds.begin + i], r->chunk,
-                                        (pps_pass)s->pass, s->mb);
+                                        (pps_pass)s->pass, v - r->first);
         if (life == IR_NONE) {
             life = l->n_lives++;
             l->lives[life] = memory_life_of(program->work_bytes, PLAN_BLOCK_WORK);
@@ -241,7 +241,7 @@ static pps_status make_step(lower *l, uint32_t v, uint32_t step)
     if (r->kind == PLAN_COMPUTE)
         return compute(l, v, step);
     if (!dag_of_bucket(r) && r->pass != PPS_PASS_F)
-        s->pass = dag_split(d, d->links[r->link].src, s->mb) ? PPS_PASS_BI : PPS_PASS_B;
+        s->pass = dag_split(d, d->links[r->link].src, v - r->first) ? PPS_PASS_BI : PPS_PASS_B;
     uint32_t n = lower_comm_lives(&l->buffers, v, lives);
     for (uint32_t i = 0; i < n; i++)
         PPS_TRY(touch(l, lives[i], step));
@@ -260,6 +260,10 @@ static pps_status place_params(pass_cx *cx, uint32_t group)
     *p = (plan){.group = group,
                 .n_ranks = d->groups[group].n_ranks,
                 .ranks = d->groups[group].ranks,
+                .n_replicas = d->groups[group].n_replicas,
+                .n_parts = d->groups[group].sequence != IR_NONE
+                               ? set->teams[d->groups[group].sequence].size
+                               : 1,
                 .n_steps = cx->group_issue[group].n};
     for (uint32_t b = 0; b < d->n_buckets; b++)
         if (d->buckets[b].group == group) {
@@ -277,19 +281,21 @@ static pps_status place_params(pass_cx *cx, uint32_t group)
         *to = (plan_bucket){.first = p->n_params,
                             .n = k->n,
                             .bytes = k->bytes,
-                            .reduced = k->reduced,
+                            .teams = k->teams,
+                            .spread = k->spread,
+                            .slices = k->zero > 0 ? set->teams[k->teams].size : 1,
                             .zero = k->zero,
                             .every = k->every};
         for (uint32_t i = 0; i < k->n; i++) {
             uint32_t q = d->bucket_params[k->first + i];
-            uint32_t shards = cx->param_shards[q];
-            uint64_t elems = ir_param_elems(&set->params[q]) / shards;
-            p->params[p->n_params++] = (plan_param){
-                .param = q, .shards = shards, .offset = d->param_offset[q], .elems = elems};
+            plan_param *held = &p->params[p->n_params++];
+            *held = (plan_param){
+                .param = q, .offset = d->param_offset[q], .elems = pass_held_elems(cx, q)};
+            memcpy(held->cuts, cx->param_cuts[q], sizeof held->cuts);
         }
         for (int area = 0; area < PLAN_AREA_COUNT; area++) {
             to->offset[area] = at[area];
-            at[area] += plan_stored_bytes(p, to, (plan_area)area);
+            at[area] += plan_stored_bytes(to, (plan_area)area);
         }
         cx->bucket_index[b] = p->n_buckets++;
     }
@@ -410,7 +416,6 @@ pps_status pass_lower(pass_cx *cx)
     arena group;
     lower l = {.cx = cx, .mem = &group};
     PPS_TRY(lower_tables(cx));
-    PPS_TRY(lower_shards(cx));
     for (uint32_t g = 0; g < cx->dag->n_groups; g++)
         PPS_TRY(place_params(cx, g));
     PPS_TRY(lower_works(cx, &l.work_of));

@@ -31,16 +31,17 @@ typedef struct lower_buffers {
     pass_cx *cx;
     family *families;
     uint32_t n_families;
-    uint32_t *chunk_out;  /* [n_chunks] first family of its outputs */
-    uint32_t *chunk_save; /* [n_chunks] first of SAVE_BI, SAVE_BW, HELD */
-    uint32_t *link;       /* [n_links][LINK_FAMILIES] family, or IR_NONE */
+    uint32_t *chunk_out;                    /* [n_chunks] first family of its outputs */
+    uint32_t *chunk_save;                   /* [n_chunks] first of SAVE_BI, SAVE_BW, HELD */
+    uint32_t *link;                         /* [n_links][LINK_FAMILIES] family, or IR_NONE */
     uint32_t *bucket_params, *bucket_grads; /* [n_buckets] family, or IR_NONE */
     uint32_t *n_lives;                      /* [n_groups] lives of its families */
 } lower_buffers;
 
 /* buffers.c's families: which there are, and their sizes. */
 pps_status lower_buffers_init(lower_buffers *b, pass_cx *cx);
-/* The life that a binding of a chunk's program stands for; IR_NONE for BIND_WORK. */
+/* The life that a binding of a chunk's program stands for; IR_NONE for BIND_WORK. `mb` is numbered
+ * within the chunk's class. */
 uint32_t lower_bind_life(const lower_buffers *b, const pass_bind *bind, uint32_t chunk,
                          pps_pass pass, uint32_t mb);
 /* The lives a communication node touches, in plan_step's binding order; returns how many. */
@@ -64,7 +65,6 @@ pps_status lower_named_note(lower_named *v, uint32_t group, const plan_step *s,
 
 /* lower_set.c */
 pps_status lower_tables(pass_cx *cx);
-pps_status lower_shards(pass_cx *cx);
 /* (*ret)[2 * run + whole B]: index in plan_set.works. Needs the plans' buckets. */
 pps_status lower_works(pass_cx *cx, uint32_t **ret);
 pps_status lower_places(pass_cx *cx, uint32_t **ret_run_place, uint32_t **ret_origin_place,

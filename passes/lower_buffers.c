@@ -19,11 +19,13 @@ static uint32_t add_lives(lower_buffers *b, family f)
     return b->n_families++;
 }
 
-static uint32_t add_family(lower_buffers *b, uint32_t group, uint64_t bytes, uint8_t what)
+/* A buffer per microbatch of the chunk's class. */
+static uint32_t add_family(lower_buffers *b, uint32_t chunk, uint32_t group, uint64_t bytes,
+                           uint8_t what)
 {
     return add_lives(b, (family){.bytes = bytes,
                                  .group = group,
-                                 .n = b->cx->dag->n_mb,
+                                 .n = dag_n_mb(b->cx->dag, chunk),
                                  .bucket = IR_NONE,
                                  .per = 1,
                                  .what = what});
@@ -57,20 +59,20 @@ static void link_families(lower_buffers *b, uint32_t id)
     for (int i = 0; i < LINK_FAMILIES; i++)
         f[i] = IR_NONE;
     if (at_src(k))
-        f[FX_SRC] = add_family(b, there, dst, PLAN_BLOCK_ACT);
+        f[FX_SRC] = add_family(b, k->dst, there, dst, PLAN_BLOCK_ACT);
     if (crosses(d, k) && k->carrier == id)
-        f[F_RECV] = add_family(b, here, wire, PLAN_BLOCK_ACT);
+        f[F_RECV] = add_family(b, k->dst, here, wire, PLAN_BLOCK_ACT);
     if (at_dst(k))
-        f[FX_DST] = add_family(b, here, dst, PLAN_BLOCK_ACT);
+        f[FX_DST] = add_family(b, k->dst, here, dst, PLAN_BLOCK_ACT);
     if (!k->grad)
         return;
-    f[B_OWN] = add_family(b, here, dst, PLAN_BLOCK_GRAD);
+    f[B_OWN] = add_family(b, k->dst, here, dst, PLAN_BLOCK_GRAD);
     if (at_dst(k))
-        f[BX_DST] = add_family(b, here, src, PLAN_BLOCK_GRAD);
+        f[BX_DST] = add_family(b, k->dst, here, src, PLAN_BLOCK_GRAD);
     if (crosses(d, k))
-        f[B_RECV] = add_family(b, there, wire, PLAN_BLOCK_GRAD);
+        f[B_RECV] = add_family(b, k->dst, there, wire, PLAN_BLOCK_GRAD);
     if (at_src(k))
-        f[BX_SRC] = add_family(b, there, src, PLAN_BLOCK_GRAD);
+        f[BX_SRC] = add_family(b, k->dst, there, src, PLAN_BLOCK_GRAD);
 }
 
 static pps_status bucket_families(lower_buffers *b)
@@ -114,11 +116,11 @@ pps_status lower_buffers_init(lower_buffers *b, pass_cx *cx)
         uint32_t group = d->chunks[c].group;
         b->chunk_out[c] = b->n_families;
         for (uint32_t k = 0; k < g->chunks[c].out.n; k++)
-            add_family(b, group, pass_tensor_bytes(cx, g->lists[g->chunks[c].out.begin + k], c),
+            add_family(b, c, group, pass_tensor_bytes(cx, g->lists[g->chunks[c].out.begin + k], c),
                        PLAN_BLOCK_ACT);
-        b->chunk_save[c] = add_family(b, group, cx->chunks[c].save_bi_bytes, PLAN_BLOCK_SAVE);
-        add_family(b, group, cx->chunks[c].save_bw_bytes, PLAN_BLOCK_HELD);
-        add_family(b, group, cx->chunks[c].held_bytes, PLAN_BLOCK_HELD);
+        b->chunk_save[c] = add_family(b, c, group, cx->chunks[c].save_bi_bytes, PLAN_BLOCK_SAVE);
+        add_family(b, c, group, cx->chunks[c].save_bw_bytes, PLAN_BLOCK_HELD);
+        add_family(b, c, group, cx->chunks[c].held_bytes, PLAN_BLOCK_HELD);
     }
     for (uint32_t l = 0; l < d->n_links; l++)
         link_families(b, l);
@@ -193,9 +195,11 @@ uint32_t lower_bind_life(const lower_buffers *b, const pass_bind *bind, uint32_t
     case BIND_PARAMS:
         return b->families[b->bucket_params[bind->index]].base +
                pass_gather_window(b->cx, bind->index, chunk, pass, mb);
-    case BIND_GRADS:
+    case BIND_GRADS: {
+        uint32_t first = dag_class_of(d, chunk).begin;
         return b->families[b->bucket_grads[bind->index]].base +
-               pass_reduce_window(&d->buckets[bind->index], mb);
+               pass_reduce_window(&d->buckets[bind->index], d->class_mbs[first + mb]);
+    }
     case BIND_WORK:
         break;
     }

@@ -21,9 +21,12 @@ static pps_status name_chunks(pass_cx *cx)
     uint32_t *seen; /* chunks so far with this tagset */
     PASS_ALLOC(set->chunk_names, cx->mem, g->n_chunks);
     PASS_ALLOC(set->chunk_stage, cx->mem, g->n_chunks);
+    PASS_ALLOC(set->chunk_model, cx->mem, g->n_chunks);
     PASS_ALLOC(seen, cx->scratch, g->n_tagsets);
     set->n_chunks = g->n_chunks;
     for (uint32_t c = 0; c < g->n_chunks; c++) {
+        if (c % cx->dag->n_model_chunks == 0)
+            memset(seen, 0, g->n_tagsets * sizeof *seen);
         const ir_tagset *tags = &g->tagsets[g->chunks[c].tagset];
         char name[160] = "";
         size_t at = 0;
@@ -41,7 +44,8 @@ static pps_status name_chunks(pass_cx *cx)
         if (times > 1 && at < sizeof name)
             snprintf(name + at, sizeof name - at, "#%u", times);
         PPS_TRY(copy_text(cx->mem, name, &set->chunk_names[c]));
-        set->chunk_stage[c] = stage == IR_NONE ? c : stage;
+        set->chunk_stage[c] = stage == IR_NONE ? c % cx->dag->n_model_chunks : stage;
+        set->chunk_model[c] = c % cx->dag->n_model_chunks;
     }
     return PPS_OK;
 }
@@ -69,6 +73,15 @@ pps_status lower_tables(pass_cx *cx)
             set->rank_group[rank] = i;
             set->rank_index[rank] = k;
         }
+    PASS_ALLOC(cx->bucket_index, cx->scratch, d->n_buckets);
+    PASS_ALLOC(set->rank_replica, cx->mem, d->n_ranks);
+    PASS_ALLOC(set->rank_part, cx->mem, d->n_ranks);
+    PASS_ALLOC(set->rank_speaks, cx->mem, d->n_ranks);
+    for (uint32_t i = 0; i < d->n_groups; i++) {
+        uint32_t at = d->groups[i].ranks;
+        PPS_TRY(pass_rank_roles(cx, i, set->rank_replica + at, set->rank_part + at,
+                                set->rank_speaks + at));
+    }
     set->n_params = g->n_params;
     PASS_ALLOC(set->params, cx->mem, g->n_params);
     for (uint32_t i = 0; i < g->n_params; i++) {
@@ -90,9 +103,10 @@ pps_status lower_tables(pass_cx *cx)
     set->n_losses = d->n_mb * cx->n_loss_step;
     PASS_ALLOC(set->losses, cx->mem, set->n_losses);
     for (uint32_t m = 0, at = 0; m < d->n_mb; m++)
-        for (uint32_t c = 0; c < g->n_chunks; c++)
-            for (uint32_t i = 0; i < g->chunks[c].ops.n; i++) {
-                const ir_op *op = &g->ops[g->lists[g->chunks[c].ops.begin + i]];
+        for (uint32_t k = 0, c; k < d->n_model_chunks; k++)
+            for (uint32_t i = 0; i < g->chunks[k].ops.n; i++) {
+                const ir_op *op = &g->ops[g->lists[g->chunks[k].ops.begin + i]];
+                c = d->mb_class[m] * d->n_model_chunks + k;
                 if (op->kind == IR_ROUTER || op->kind == IR_CROSS_ENTROPY || op->kind == IR_MSE)
                     set->losses[at++] =
                         (plan_loss_slot){.group = d->chunks[c].group, .aux = op->kind == IR_ROUTER};
@@ -102,25 +116,6 @@ pps_status lower_tables(pass_cx *cx)
     for (uint32_t i = 0; i < d->n_streams; i++)
         PPS_TRY(copy_text(cx->mem, d->streams[i], &set->streams[i]));
     return name_chunks(cx);
-}
-
-/* How many ranks share each parameter: experts of sharded regions, 1 for the rest. */
-pps_status lower_shards(pass_cx *cx)
-{
-    const dag *d = cx->dag;
-    const ir_graph *g = cx->program->graph;
-    PASS_ALLOC(cx->param_shards, cx->scratch, g->n_params);
-    PASS_ALLOC(cx->bucket_index, cx->scratch, d->n_buckets);
-    for (uint32_t i = 0; i < g->n_params; i++)
-        cx->param_shards[i] = 1;
-    for (uint32_t c = 0; c < g->n_chunks; c++)
-        if (d->chunks[c].ep > 1)
-            for (uint32_t i = 0; i < g->chunks[c].params.n; i++) {
-                uint32_t q = g->lists[g->chunks[c].params.begin + i];
-                if (g->params[q].flags & IR_PARAM_EXPERT)
-                    cx->param_shards[q] = d->chunks[c].ep;
-            }
-    return PPS_OK;
 }
 
 static uint64_t row_bytes(const ir_graph *g, ir_id tensor)
@@ -149,8 +144,11 @@ pps_status lower_works(pass_cx *cx, uint32_t **ret)
     PASS_ALLOC(set->works, cx->mem, 2 * (size_t)d->n_runs);
     for (uint32_t i = 0; i < d->n_runs; i++) {
         const dag_run *r = &d->runs[i];
-        plan_work w = {
-            .program = IR_NONE, .chunk = r->chunk, .peer_group = IR_NONE, .peer = IR_NONE};
+        plan_work w = {.program = IR_NONE,
+                       .chunk = r->chunk,
+                       .peer_group = IR_NONE,
+                       .peer = IR_NONE,
+                       .teams = plan_is(r->kind, PLAN_COLLECTIVE) ? r->teams : IR_NONE};
         work_of[2 * i] = work_of[2 * i + 1] = set->n_works;
         if (r->kind == PLAN_COMPUTE) {
             const pass_chunk *c = &cx->chunks[r->chunk];

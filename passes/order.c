@@ -135,11 +135,22 @@ static pps_status entry_chunks(order_cx *o, const ir_row *row, const ir_entry *e
     return PPS_OK;
 }
 
+/* Does the chunk's class have one of these microbatches? */
+static bool runs_any(const dag *d, uint32_t chunk, const entry_mbs *mbs)
+{
+    bool any = d->n_classes == 1;
+    for (uint32_t k = 0; k < mbs->n && !any; k++)
+        any = dag_mb_index(d, chunk, mbs->set != NULL ? mbs->set[k] : mbs->first + k) != IR_NONE;
+    return any;
+}
+
+/* IR_NONE: the chunk has no such pass, or its class not this microbatch. */
 static uint32_t compute_node(const dag *d, uint32_t chunk, pps_pass pass, uint32_t mb)
 {
     const dag_chunk *k = &d->chunks[chunk];
     uint32_t run = pass == PPS_PASS_F ? k->f : pass == PPS_PASS_BW ? k->w : k->b;
-    return run == IR_NONE ? IR_NONE : d->runs[run].first + mb;
+    uint32_t index = dag_mb_index(d, chunk, mb);
+    return run == IR_NONE || index == IR_NONE ? IR_NONE : d->runs[run].first + index;
 }
 
 /* ---- pass one: which backwards are split -------------------------------------------------------
@@ -161,7 +172,10 @@ static pps_status mark_split(order_cx *o, const ir_row *row, uint32_t index, uin
     for (uint32_t i = 0; i < o->n_matched; i++)
         for (uint32_t k = 0; k < mbs.n; k++) {
             uint32_t mb = mbs.set != NULL ? mbs.set[k] : mbs.first + k;
-            size_t at = (size_t)o->matched[i] * d->n_mb + mb;
+            uint32_t turn = dag_mb_index(d, o->matched[i], mb);
+            size_t at = (size_t)o->matched[i] * d->n_mb + turn;
+            if (turn == IR_NONE)
+                continue;
             uint32_t *mine = pass == PPS_PASS_B ? whole_entry : split_entry;
             uint32_t *other = pass == PPS_PASS_B ? split_entry : whole_entry;
             if (other[at] != IR_NONE) {
@@ -255,6 +269,8 @@ static pps_status entry_nodes(order_cx *o, uint32_t row_index, uint32_t index, u
     PPS_TRY(entry_chunks(o, row, e, &mbs, &pass));
     for (uint32_t i = 0; i < o->n_matched; i++) {
         uint32_t here = d->chunks[o->matched[i]].group;
+        if (!runs_any(d, o->matched[i], &mbs))
+            continue;
         if (*group == IR_NONE)
             *group = here;
         if (here != *group)
@@ -307,8 +323,8 @@ static pps_status incomplete(order_cx *o, uint32_t group, const ir_row *row, uin
     dag_label(d, node, text, sizeof text);
     if (r->pass == PPS_PASS_BW) {
         const ir_entry *bi =
-            &cx->program
-                 ->entries[cx->node_entry[compute_node(d, r->chunk, PPS_PASS_BI, node - r->first)]];
+            &cx->program->entries[cx->node_entry[d->runs[d->chunks[r->chunk].b].first +
+                                                 (node - r->first)]];
         char op[96];
         entry_text(o, bi, op, sizeof op);
         pps_diag *diag =

@@ -88,8 +88,11 @@ typedef struct pass_cx {
     uint32_t cap_programs, cap_kernels, cap_operands;
     uint32_t n_loss_step; /* loss slots per microbatch */
 
+    /* teams */
+    uint32_t cap_teams, cap_team_ranks;
+    plan_cut (*param_cuts)[PLAN_MAX_CUTS]; /* [n_params] how ranks share it out */
+
     /* lower */
-    uint32_t *param_shards;             /* [n_params] ranks that share it */
     uint32_t *bucket_index;             /* [n_buckets] number in its plan */
     uint32_t *extra_begin, *extra_list; /* extra edges by destination node */
 } pass_cx;
@@ -106,6 +109,40 @@ typedef struct pass_match {
     const ir_term *comm;
 } pass_match;
 bool pass_match_chunk(const pass_cx *cx, const ir_filter *f, uint32_t chunk, pass_match *ret);
+/* teams.c: numbers in plan_set.teams. Groups come first, each one team, with their own numbers. */
+pps_status pass_teams_add(pass_cx *cx, const uint32_t *ranks, uint32_t n_ranks, uint32_t size,
+                          uint32_t *ret);
+pps_status pass_teams_of_groups(pass_cx *cx); /* after groups are known */
+/* The teams that a directive's device lists name; together they must be the chunk's devices
+ * (E0404). */
+pps_status pass_teams_given(pass_cx *cx, const ir_directive *s, uint32_t chunk, uint32_t *ret);
+/* Ranks of a group that have the same index in each of `by`; IR_NONE: no two do. */
+pps_status pass_teams_alike(pass_cx *cx, uint32_t group, const uint32_t *by, uint32_t n_by,
+                            uint32_t *ret);
+/* The teams of both; `a` if they are the same. Sizes are equal, ranks are not in both. */
+pps_status pass_teams_merge(pass_cx *cx, uint32_t a, uint32_t b, uint32_t *ret);
+/* Ranks of these groups, all of the same shape, that hold the same slice of a parameter and
+ * different shares of its gradient; IR_NONE: every rank has its gradient whole. */
+pps_status pass_teams_gradients(pass_cx *cx, const uint32_t *groups, uint32_t n_groups,
+                                uint32_t param, uint32_t *ret);
+/* Per rank of a group: plan_set.rank_replica, .rank_part and .rank_speaks. */
+pps_status pass_rank_roles(pass_cx *cx, uint32_t group, uint32_t *ret_replica, uint32_t *ret_part,
+                           bool *ret_speaks);
+/* Elements of a parameter that one rank holds. */
+uint64_t pass_held_elems(const pass_cx *cx, uint32_t param);
+
+/* driver.c: from here on the passes see `graph`, whose ops `loss_ops` are program->train's; it is
+ * cut here. The caller's program stays as it is. */
+pps_status pass_replace_graph(pass_cx *cx, ir_graph *graph, ir_id *loss_ops);
+
+/* classes.c: chunks for every class of microbatches that `placed` tells apart: [n_mb][n_chunks],
+ * the directive that places each; group_of: [n_directives]. */
+pps_status pass_classes(pass_cx *cx, const uint32_t *placed, const uint32_t *group_of);
+/* Does a directive about parameters, with this term on microbatches (or NULL), mean `chunk`? It
+ * cannot mean some of the chunk's microbatches only (E0419). */
+pps_status pass_match_class(pass_cx *cx, const ir_directive *s, const ir_term *mb, uint32_t chunk,
+                            bool *ret);
+
 /* A directive's "filter text" for messages: {PP: 0, EP: *}. */
 const char *pass_filter_text(const pass_cx *cx, const ir_filter *f, char *buffer, size_t n);
 /* The region must be placed on exactly the directive's devices (E0404). */
@@ -132,7 +169,8 @@ pps_status pass_transfer_order(pass_cx *cx);
 pps_status pass_add_extra(pass_cx *cx, uint32_t src, uint32_t dst, uint32_t entry);
 
 /* zero.c: windows of a bucket, from 0: whose gathered parameters `chunk` reads in this pass of `mb`
- * (which it does), and into whose gradients microbatch `mb` is summed. */
+ * (which it does; numbered within its class), and into whose gradients microbatch `mb` is summed.
+ */
 uint32_t pass_gather_window(const pass_cx *cx, uint32_t bucket, uint32_t chunk, pps_pass pass,
                             uint32_t mb);
 static inline uint32_t pass_reduce_window(const dag_bucket *k, uint32_t mb)

@@ -98,6 +98,37 @@ static bool kernel_names_things(const plan_set *set, const plan_program *program
     return true;
 }
 
+/* Teams of equal sizes, every rank in one of them or in none; groups and ranks know each other. */
+static pps_status check_teams(const prover *p)
+{
+    const plan_set *set = p->set;
+    const pps_span none = {0};
+    uint32_t *seen; /* [n_ranks] latest teams that it was in, + 1 */
+    PASS_ALLOC(seen, p->mem, set->n_ranks);
+    for (uint32_t g = 0; g < set->n_groups; g++)
+        for (uint32_t k = 0; k < set->plans[g].n_ranks; k++) {
+            uint64_t at = (uint64_t)set->plans[g].ranks + k;
+            if (at >= set->n_ranks || set->group_ranks[at] >= set->n_ranks ||
+                set->rank_group[set->group_ranks[at]] != g)
+                return pps_error(p->st, none, 520, "group %u has ranks that are not there", g);
+        }
+    for (uint32_t i = 0; i < set->n_teams; i++) {
+        const plan_teams *t = &set->teams[i];
+        bool whole = within(t->ranks, t->n_ranks, set->n_team_ranks) && t->size > 0 &&
+                     t->n_ranks % t->size == 0;
+        for (uint32_t k = 0; whole && k < t->n_ranks; k++) {
+            uint32_t rank = set->team_ranks[t->ranks + k];
+            whole =
+                rank < set->n_ranks && set->rank_group[rank] < set->n_groups && seen[rank] != i + 1;
+            if (whole)
+                seen[rank] = i + 1;
+        }
+        if (!whole)
+            return pps_error(p->st, none, 520, "teams %u are no teams", i);
+    }
+    return PPS_OK;
+}
+
 static pps_status check_works(const prover *p)
 {
     const plan_set *set = p->set;
@@ -112,7 +143,9 @@ static pps_status check_works(const prover *p)
     }
     for (uint32_t i = 0; i < set->n_programs; i++) {
         const plan_program *program = &set->programs[i];
-        bool whole = program->chunk < set->n_chunks && program->pass < PPS_PASS_COUNT &&
+        bool whole = program->chunk < set->n_chunks &&
+                     set->chunk_model[program->chunk] < set->n_chunks &&
+                     program->pass < PPS_PASS_COUNT &&
                      within(program->kernels, program->n_kernels, set->n_kernels);
         for (uint32_t k = 0; whole && k < program->n_kernels; k++)
             whole = kernel_names_things(set, program, &set->kernels[program->kernels + k]);
@@ -146,7 +179,7 @@ static pps_status check_exchange(const prover *p, uint32_t g, uint32_t i)
     const plan_step *s = &mine->steps[i];
     const plan_work *w = plan_work_of(set, s);
     const uint32_t *named = set->work_buffers + w->buffers;
-    uint64_t own = 4ull * w->experts, all = own * mine->n_ranks;
+    uint64_t own = 4ull * w->experts, all = own * set->teams[w->teams].size;
     bool counts = s->kind == PLAN_COUNTS;
     if (set->buffers[named[counts ? 1 : 2]].bytes == all &&
         (!counts || set->buffers[named[0]].bytes == own))
@@ -199,6 +232,8 @@ static pps_status check_step(const prover *p, uint32_t g, uint32_t i, uint32_t n
     if ((s->seq == 0) != plan_is(s->kind, PLAN_LOCAL) || s->seq > n_steps)
         return pps_diag_done(
             prove_wrong(p, g, i, 511, "a step's sequence number is wrong (%u)", s->seq));
+    if (plan_is(s->kind, PLAN_COLLECTIVE) && w->teams >= set->n_teams)
+        return prove_two(p, g, i, 542, "a collective is of no team", IR_NONE, NULL);
     if (s->kind == PLAN_COUNTS || s->kind == PLAN_ALL_TO_ALL)
         PPS_TRY(check_exchange(p, g, i));
     if (transfer && (w->peer_group >= set->n_groups || w->peer_group == g ||
@@ -224,13 +259,18 @@ static pps_status check_plan(const prover *p, uint32_t g, uint32_t n_steps, uint
     const plan_set *set = p->set;
     const plan *mine = &set->plans[g];
     const pps_span none = {0};
-    for (uint32_t i = 0; i < mine->n_params; i++)
-        if (mine->params[i].param >= set->n_params)
+    for (uint32_t i = 0; i < mine->n_params; i++) {
+        const plan_param *q = &mine->params[i];
+        bool whole = q->param < set->n_params;
+        for (int k = 0; k < PLAN_MAX_CUTS; k++)
+            whole &= q->cuts[k].teams == IR_NONE || q->cuts[k].teams < set->n_teams;
+        if (!whole)
             return pps_error(p->st, none, 520, "group %u holds a parameter that is not there", g);
+    }
     for (uint32_t b = 0; b < mine->n_buckets; b++) {
         const plan_bucket *k = &mine->buckets[b];
         if (!within(k->first, k->n, mine->n_params) || k->zero > 3 ||
-            (k->zero >= 2 && k->every == 0))
+            (k->teams != IR_NONE && k->teams >= set->n_teams) || (k->zero >= 2 && k->every == 0))
             return pps_error(p->st, none, 520, "bucket %u of group %u names what is not there", b,
                              g);
     }
@@ -276,6 +316,7 @@ static pps_status prove(prover *p)
         n_steps += set->plans[g].n_steps;
     if (n_steps > UINT32_MAX)
         return PPS_ERR_LIMIT;
+    PPS_TRY(check_teams(p));
     PPS_TRY(check_works(p));
     PASS_ALLOC(kinds, p->mem, set->n_works);
     for (uint32_t g = 0; g < set->n_groups; g++)

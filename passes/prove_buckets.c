@@ -192,7 +192,7 @@ static bool belongs(const plan_bucket *b, plan_step_kind kind, bool in_window)
     case PLAN_UPDATE:
         return true;
     case PLAN_ALL_REDUCE:
-        return b->reduced && b->zero == 0;
+        return plan_reduced(b) && b->zero == 0;
     case PLAN_REDUCE_SCATTER:
         return in_window ? b->zero >= 2 : b->zero == 1;
     case PLAN_CLEAR:
@@ -230,7 +230,7 @@ static pps_status update(const books *b, uint32_t step, uint32_t id)
     const plan_bucket *of = &b->plan->buckets[id];
     bucket *k = &b->buckets[id];
     PPS_TRY(once(b, &k->updated, step));
-    if (of->reduced && of->zero < 2 && k->summed == IR_NONE)
+    if (plan_reduced(of) && of->zero < 2 && k->summed == IR_NONE)
         return wrong(b, step, 545, "gradients are not summed over ranks before this", IR_NONE,
                      NULL);
     for (uint32_t w = 0; w < k->n_windows; w++)
@@ -286,6 +286,9 @@ static pps_status run_step(const books *b, uint32_t step)
         return wrong(b, step, 546, "the bucket's level has no such step", IR_NONE, NULL);
     if (plan_is(s->kind, PLAN_COLLECTIVE) && work->bytes != of->bytes)
         return wrong(b, step, 548, "this carries more or less than its bucket", IR_NONE, NULL);
+    if (plan_is(s->kind, PLAN_COLLECTIVE) && work->teams != of->teams)
+        return wrong(b, step, 546, "a bucket's step is of other ranks than the bucket", IR_NONE,
+                     NULL);
     if (in_window)
         PPS_TRY(check_buffer(b, step));
     if (in_window && s->kind != PLAN_ALL_GATHER) {

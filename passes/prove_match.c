@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * prove_match.c: communication of several plans fits together. A sequence number names a transfer
- * (a send and its receive) or a collective (of one plan's ranks, or, where several plans have it,
- * of all their ranks). Its ends agree on what it is, and are on one stream.
+ * (a send and its receive) or a collective (a step of every plan that has ranks in its teams). Its
+ * ends agree on what it is, and are on one stream.
  *
  * A pair of ranks has one channel per stream and direction, first in, first out:
  *
@@ -10,8 +10,9 @@
  *   channel 0 -> 1:      a is 0, b is 1                             b is 0, a is 1: they cross
  *
  * So each end of a transfer must have the same number on its channel. A collective that spans plans
- * takes a number on the channels between all of them. Ranks of one group share a plan: what they do
- * among themselves cannot differ.
+ * takes a number on the channels between all of them, so whatever its teams, their ranks come to
+ * the same collectives in the same order. Ranks of one group share a plan: what they do among
+ * themselves cannot differ.
  */
 #include "passes/prove.h"
 
@@ -24,13 +25,19 @@ typedef struct end { /* the first step met with a sequence number */
     uint32_t n;      /* steps met */
 } end;
 
+typedef struct span { /* a group that has ranks in some teams */
+    uint32_t group, n_ranks;
+} span;
+
 typedef struct matcher {
     prover *p;
-    end *ends;         /* [n_seq + 1] */
-    uint32_t *out;     /* [n_groups][n_streams] next numbers on the channels to each group */
-    uint32_t *in;      /* [n_groups][n_streams] and from each */
-    uint32_t *spans;   /* [sum over members] numbers out and in, towards each other member */
-    uint32_t *span_at; /* [n_members] first of its two lists in `spans` */
+    span *groups;       /* of each teams */
+    uint32_t *group_at; /* [n_teams + 1] first, in `groups` */
+    end *ends;          /* [n_seq + 1] */
+    uint32_t *out;      /* [n_groups][n_streams] next numbers on the channels to each group */
+    uint32_t *in;       /* [n_groups][n_streams] and from each */
+    uint32_t *spans;    /* [sum over members] numbers out and in, towards each other member */
+    uint32_t *span_at;  /* [n_members] first of its two lists in `spans` */
     uint32_t cap_members;
 } matcher;
 
@@ -63,6 +70,41 @@ static pps_status add_member(matcher *m, uint32_t seq, uint32_t group, uint32_t 
     return PPS_OK;
 }
 
+/* Which groups have ranks in which teams. */
+static pps_status find_spans(matcher *m)
+{
+    const plan_set *set = m->p->set;
+    uint32_t *latest, n = 0; /* [n_groups] its last span, + 1 */
+    PASS_ALLOC(m->groups, m->p->mem, set->n_team_ranks);
+    PASS_ALLOC(m->group_at, m->p->mem, set->n_teams + 1);
+    PASS_ALLOC(latest, m->p->mem, set->n_groups);
+    for (uint32_t i = 0; i < set->n_teams; i++) {
+        m->group_at[i] = n;
+        for (uint32_t k = 0; k < set->teams[i].n_ranks; k++) {
+            uint32_t g = set->rank_group[set->team_ranks[set->teams[i].ranks + k]];
+            if (latest[g] <= m->group_at[i]) {
+                m->groups[n++] = (span){.group = g};
+                latest[g] = n;
+            }
+            m->groups[latest[g] - 1].n_ranks++;
+        }
+    }
+    m->group_at[set->n_teams] = n;
+    return PPS_OK;
+}
+
+/* All ranks of a plan run its steps: all must have seats in the teams. */
+static pps_status check_seats(const matcher *m, uint32_t g, uint32_t i)
+{
+    const prover *p = m->p;
+    uint32_t teams = plan_work_of(p->set, step_at(p, g, i))->teams;
+    for (uint32_t k = m->group_at[teams]; k < m->group_at[teams + 1]; k++)
+        if (m->groups[k].group == g && m->groups[k].n_ranks == p->set->plans[g].n_ranks)
+            return PPS_OK;
+    return prove_two(p, g, i, 542, "a collective's teams leave out ranks of its device group",
+                     IR_NONE, NULL);
+}
+
 static pps_status match_collective(matcher *m, uint32_t g, uint32_t i, end *e)
 {
     prover *p = m->p;
@@ -78,6 +120,9 @@ static pps_status match_collective(matcher *m, uint32_t g, uint32_t i, end *e)
     if (w->bytes != x->bytes || w->width != x->width || w->experts != x->experts || s->mb != o->mb)
         return two(p, g, i, e, 542, "device groups disagree about a collective",
                    "here it has other bytes, experts or another microbatch");
+    if (w->teams != x->teams)
+        return two(p, g, i, e, 542, "device groups disagree about a collective",
+                   "here it is of other teams");
     if (s->stream != o->stream)
         return two(p, g, i, e, 540, "a collective is on two streams", "here it is on another");
     if (e->n == 1)
@@ -117,6 +162,8 @@ static pps_status match_ends(matcher *m)
             end *e = &m->ends[s->seq];
             if (s->seq == 0)
                 continue;
+            if (plan_is(s->kind, PLAN_COLLECTIVE))
+                PPS_TRY(check_seats(m, g, i));
             if (e->n == 0)
                 *e = (end){.group = g, .step = i};
             else if (plan_is(s->kind, PLAN_TRANSFER))
@@ -127,9 +174,19 @@ static pps_status match_ends(matcher *m)
         }
     for (uint32_t q = 1; q <= p->n_seq; q++) {
         const end *e = &m->ends[q];
-        if (e->n == 1 && plan_is(step_at(p, e->group, e->step)->kind, PLAN_TRANSFER))
+        const plan_step *s = e->n > 0 ? step_at(p, e->group, e->step) : NULL;
+        if (s == NULL)
+            continue;
+        if (e->n == 1 && plan_is(s->kind, PLAN_TRANSFER))
             return pps_diag_done(
                 prove_wrong(p, e->group, e->step, 511, "a transfer has no other end"));
+        uint32_t teams = plan_work_of(set, s)->teams;
+        if (plan_is(s->kind, PLAN_COLLECTIVE) &&
+            e->n != m->group_at[teams + 1] - m->group_at[teams])
+            return pps_diag_done(prove_wrong(p, e->group, e->step, 542,
+                                             "a collective has %u of the %u device groups that its "
+                                             "teams are of",
+                                             e->n, m->group_at[teams + 1] - m->group_at[teams]));
     }
     return PPS_OK;
 }
@@ -276,6 +333,7 @@ static pps_status match_orders(matcher *m)
 pps_status prove_match(prover *p)
 {
     matcher m = {.p = p};
+    PPS_TRY(find_spans(&m));
     PPS_TRY(match_ends(&m));
     return match_orders(&m);
 }

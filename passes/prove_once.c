@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * prove_once.c: every chunk runs each pass of each microbatch once. Programs say what passes a
- * chunk has: F, and for its backward B, or BI and (where there are weights) BW. So every
- * contribution to a parameter's gradient is made, and made once. And every loss is written by one
- * step, on the device group that reports it.
+ * prove_once.c: every chunk of the model runs each pass of each microbatch once, on whichever
+ * device group has that microbatch. Programs say what passes a chunk has: F, and for its backward
+ * B, or BI and (where there are weights) BW. So every contribution to a parameter's gradient is
+ * made, and made once. And every loss is written by one step, on the device group that reports it.
  */
 #include "passes/prove.h"
 
@@ -16,7 +16,8 @@ static pps_status twice(const prover *p, uint32_t group, uint32_t step, uint8_t 
         for (uint32_t i = 0; i < (g == group ? step : set->plans[g].n_steps); i++) {
             const plan_step *o = &set->plans[g].steps[i];
             if (o->kind != PLAN_COMPUTE || o->mb != s->mb || (bits & 1u << o->pass) == 0 ||
-                plan_work_of(set, o)->chunk != plan_work_of(set, s)->chunk)
+                set->chunk_model[plan_work_of(set, o)->chunk] !=
+                    set->chunk_model[plan_work_of(set, s)->chunk])
                 continue;
             prove_other(p, diag, g, i, "it ran before");
             return pps_diag_done(diag);
@@ -64,13 +65,13 @@ static pps_status prove_passes(const prover *p)
     PASS_ALLOC(wanted, p->mem, set->n_chunks);
     PASS_ALLOC(group, p->mem, set->n_chunks);
     for (uint32_t i = 0; i < set->n_programs; i++)
-        wanted[set->programs[i].chunk] |= (uint8_t)(1u << set->programs[i].pass);
+        wanted[set->chunk_model[set->programs[i].chunk]] |= (uint8_t)(1u << set->programs[i].pass);
     for (uint32_t g = 0; g < set->n_groups; g++)
         for (uint32_t i = 0; i < set->plans[g].n_steps; i++) {
             const plan_step *s = &set->plans[g].steps[i];
             if (s->kind != PLAN_COMPUTE)
                 continue;
-            uint32_t chunk = plan_work_of(set, s)->chunk;
+            uint32_t chunk = set->chunk_model[plan_work_of(set, s)->chunk];
             uint8_t *bits = &seen[(size_t)chunk * set->n_mb + s->mb];
             uint8_t bit = (uint8_t)(1u << s->pass);
             uint8_t against = bit | (bit == b ? bi | bw : bit == bi || bit == bw ? b : 0);

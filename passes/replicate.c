@@ -9,13 +9,13 @@
 
 #include <string.h>
 
-/* Directives that act on a placed region: it must be on exactly these devices. */
+/* Directives that act on a placed region: it must be on exactly these devices, teams or not. */
 pps_status pass_check_devices(pass_cx *cx, const ir_directive *s, uint32_t chunk)
 {
     dag *d = cx->dag;
     const ir_program *p = cx->program;
     const dag_group *group = &d->groups[d->chunks[chunk].group];
-    if (group->n_ranks == s->devices.n && s->devices.n_groups == 1 &&
+    if (group->n_ranks == s->devices.n &&
         memcmp(d->group_ranks + group->ranks, p->ints + s->devices.begin,
                s->devices.n * sizeof *p->ints) == 0)
         return PPS_OK;
@@ -80,11 +80,15 @@ pps_status pass_replicate(pass_cx *cx)
             pass_match m;
             if (!pass_match_chunk(cx, &s->filter, c, &m))
                 continue;
-            if (m.mb != NULL || m.pass != NULL || m.comm != NULL)
-                return pps_diag_done(pass_diag(
-                    cx, s, s->source->subject_span, 419,
-                    "replicate names regions of the model, not microbatches or passes: %s",
-                    pass_filter_text(cx, &s->filter, text, sizeof text)));
+            if (m.pass != NULL || m.comm != NULL)
+                return pps_diag_done(
+                    pass_diag(cx, s, s->source->subject_span, 419,
+                              "replicate names regions and microbatches, not passes: %s",
+                              pass_filter_text(cx, &s->filter, text, sizeof text)));
+            bool means;
+            PPS_TRY(pass_match_class(cx, s, m.mb, c, &means));
+            if (!means)
+                continue;
             matched++;
             PPS_TRY(pass_check_devices(cx, s, c));
             if (d->chunks[c].replicate != IR_NONE) {

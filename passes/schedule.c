@@ -2,10 +2,11 @@
  *
  * schedule.c: one global order of everything.
  *
- * A vertex is a node, but a send and its receive are one: a transfer needs both ends, as it does
- * when it runs. Vertices are taken in order of the time at which they could start (list scheduling
- * with costs from FLOPs), so the order follows the dataflow, the rows, and roughly the clock.
- * Everything else is read off this order:
+ * A vertex is a node, but the ends of one operation are one: a transfer needs its send and its
+ * receive, a collective over several groups all of them, as they do when they run. Vertices are
+ * taken in order of the time at which they could start (list scheduling with costs from FLOPs), so
+ * the order follows the dataflow, the rows, and roughly the clock. Everything else is read off this
+ * order:
  *
  *   - it exists exactly when rows and dataflow agree; otherwise cycle.c shows who waits for whom;
  *   - communication of one stream runs in this order, on every rank: no two ranks can disagree, so
@@ -38,7 +39,7 @@ static pps_status just_in_time(pass_cx *cx)
     for (uint32_t l = 0; l < d->n_links; l++) {
         const dag_link *k = &d->links[l];
         const dag_link *carrier = &d->links[k->carrier];
-        for (uint32_t m = 0; m < d->n_mb; m++) {
+        for (uint32_t m = 0; m < dag_n_mb(d, k->dst); m++) {
             if (carrier->f_send != IR_NONE) {
                 uint32_t node = d->runs[carrier->f_send].first + m;
                 uint32_t at = cx->node_slot[d->runs[d->chunks[k->dst].f].first + m];
@@ -72,7 +73,7 @@ static pps_status just_in_time(pass_cx *cx)
 uint32_t schedule_vertex(const dag *d, uint32_t node)
 {
     const dag_run *r = &d->runs[d->node_run[node]];
-    return r->kind == PLAN_RECV ? d->runs[r->pair].first + (node - r->first) : node;
+    return d->runs[r->lead].first + (node - r->first);
 }
 
 /* Edges other than run edges, by source: rows' chains are implicit; jit and extra are lists. */
@@ -132,8 +133,8 @@ void schedule_successors(const schedule_graph *s, uint32_t v, schedule_visit vis
     const dag *d = cx->dag;
     const dag_run *r = &d->runs[d->node_run[v]];
     run_successors(d, r, v - r->first, visit, ud);
-    if (r->kind == PLAN_SEND)
-        run_successors(d, &d->runs[r->pair], v - r->first, visit, ud);
+    for (uint32_t next = r->next; next != IR_NONE; next = d->runs[next].next)
+        run_successors(d, &d->runs[next], v - r->first, visit, ud);
     if ((r->kind == PLAN_COMPUTE || r->kind == PLAN_UPDATE) &&
         (s->row_group == IR_NONE || s->row_group == r->group)) {
         uint32_t next = cx->node_pos[v] + 1;
@@ -146,7 +147,7 @@ void schedule_successors(const schedule_graph *s, uint32_t v, schedule_visit vis
 
 static bool is_vertex(const dag *d, uint32_t node)
 {
-    return d->runs[d->node_run[node]].kind != PLAN_RECV && dag_alive(d, node);
+    return d->runs[d->node_run[node]].lead == d->node_run[node] && dag_alive(d, node);
 }
 
 /* ---- list scheduling
@@ -308,23 +309,22 @@ static pps_status sort_all(pass_cx *cx, schedule_graph *s)
             push(&k.q, (entry){0.0, v, priority_of(d, v)});
     while (k.q.n > 0) {
         entry e = pop(&k.q);
-        uint32_t v = e.vertex, ends[2] = {v, IR_NONE};
+        uint32_t v = e.vertex;
         const dag_run *r = &d->runs[d->node_run[v]];
         double begin = e.ready;
-        if (r->kind == PLAN_SEND)
-            ends[1] = d->runs[r->pair].first + (v - r->first);
         seq += !plan_is(r->kind, PLAN_LOCAL);
-        for (int i = 0; i < 2 && ends[i] != IR_NONE; i++) {
-            const dag_run *end = &d->runs[d->node_run[ends[i]]];
+        for (uint32_t i = d->node_run[v]; i != IR_NONE; i = d->runs[i].next) {
+            const dag_run *end = &d->runs[i];
             double *lane = &free_at[end->group * d->n_streams + end->stream];
             begin = *lane > begin ? *lane : begin;
         }
         k.end = begin + cost_of(cx, v, costs, hops);
-        for (int i = 0; i < 2 && ends[i] != IR_NONE; i++) {
-            const dag_run *end = &d->runs[d->node_run[ends[i]]];
+        for (uint32_t i = d->node_run[v]; i != IR_NONE; i = d->runs[i].next) {
+            const dag_run *end = &d->runs[i];
+            uint32_t node = end->first + (v - r->first);
             free_at[end->group * d->n_streams + end->stream] = k.end;
-            cx->sorted[at++] = ends[i];
-            cx->seq[ends[i]] = seq;
+            cx->sorted[at++] = node;
+            cx->seq[node] = seq;
         }
         n_taken++;
         schedule_successors(s, v, release, &k);

@@ -37,13 +37,31 @@ static const ir_op *experts_of(const ir_graph *g, const ir_chunk *c)
     return NULL;
 }
 
+/* Over the same teams as before; or, for a region that lives on several groups, over theirs too. */
+static pps_status cut_param(pass_cx *cx, const ir_directive *s, uint32_t param, uint32_t teams)
+{
+    plan_cut *cut = &cx->param_cuts[param][0];
+    const plan_teams *t = cx->set->teams;
+    if (cut->teams == IR_NONE) {
+        *cut = (plan_cut){.teams = teams, .dim = 0};
+        return PPS_OK;
+    }
+    if (t[cut->teams].size == t[teams].size)
+        return pass_teams_merge(cx, cut->teams, teams, &cut->teams);
+    return pps_diag_done(pass_diag(cx, s, s->devices.span, 421,
+                                   "'%s' is shared out over %u devices here, and over %u elsewhere",
+                                   cx->program->graph->params[param].name, t[teams].size,
+                                   t[cut->teams].size));
+}
+
 static pps_status shard_chunk(pass_cx *cx, ir_directive *s, uint32_t i, uint32_t c,
                               const ir_op *experts)
 {
     dag *d = cx->dag;
     ir_program *p = cx->program;
     const ir_graph *g = p->graph;
-    PPS_TRY(pass_check_devices(cx, s, c));
+    uint32_t teams;
+    PPS_TRY(pass_teams_given(cx, s, c, &teams));
     if (d->chunks[c].shard != IR_NONE) {
         char tags[128];
         pps_diag *diag = pass_diag(cx, s, s->source->span, 411, "region %s is sharded twice",
@@ -76,7 +94,13 @@ static pps_status shard_chunk(pass_cx *cx, ir_directive *s, uint32_t i, uint32_t
         }
     }
     d->chunks[c].shard = i;
-    d->chunks[c].ep = s->devices.n;
+    d->chunks[c].ep = cx->set->teams[teams].size;
+    d->chunks[c].ep_teams = teams;
+    for (uint32_t k = 0; k < chunk->params.n; k++) {
+        uint32_t q = g->lists[chunk->params.begin + k];
+        if (g->params[q].flags & IR_PARAM_EXPERT)
+            PPS_TRY(cut_param(cx, s, q, teams));
+    }
     s->applied = true;
     return PPS_OK;
 }
@@ -92,8 +116,10 @@ static pps_status check_shared(pass_cx *cx)
         if (d->groups[k->group].n_ranks < 2 || k->replicate != IR_NONE)
             continue;
         for (uint32_t i = 0; i < g->chunks[c].params.n; i++) {
-            const ir_param *q = &g->params[g->lists[g->chunks[c].params.begin + i]];
-            if (k->shard != IR_NONE && (q->flags & IR_PARAM_EXPERT))
+            uint32_t id = g->lists[g->chunks[c].params.begin + i], teams;
+            const ir_param *q = &g->params[id];
+            PPS_TRY(pass_teams_gradients(cx, &k->group, 1, id, &teams));
+            if (teams == IR_NONE)
                 continue;
             char tags[128];
             const ir_directive *place = &p->directives[k->place];
@@ -115,6 +141,10 @@ pps_status pass_shard(pass_cx *cx)
     ir_program *p = cx->program;
     const ir_graph *g = p->graph;
     char text[256];
+    PASS_ALLOC(cx->param_cuts, cx->scratch, g->n_params);
+    for (uint32_t i = 0; i < g->n_params; i++)
+        for (int k = 0; k < PLAN_MAX_CUTS; k++)
+            cx->param_cuts[i][k] = (plan_cut){.teams = IR_NONE};
     for (uint32_t i = 0; i < p->n_directives; i++) {
         if (p->kinds[i] == PPS_DIR_RECOMPUTE || p->kinds[i] == PPS_DIR_OFFLOAD) {
             const ir_directive *s = &p->directives[i];
@@ -132,11 +162,15 @@ pps_status pass_shard(pass_cx *cx)
             pass_match m;
             if (!pass_match_chunk(cx, &s->filter, c, &m))
                 continue;
-            if (m.mb != NULL || m.pass != NULL || m.comm != NULL)
+            if (m.pass != NULL || m.comm != NULL)
                 return pps_diag_done(
                     pass_diag(cx, s, s->source->subject_span, 419,
-                              "shard names regions of the model, not microbatches or passes: %s",
+                              "shard names regions and microbatches, not passes: %s",
                               pass_filter_text(cx, &s->filter, text, sizeof text)));
+            bool means;
+            PPS_TRY(pass_match_class(cx, s, m.mb, c, &means));
+            if (!means)
+                continue;
             matched++;
             const ir_op *experts = experts_of(g, &g->chunks[c]);
             if (experts != NULL && s->devices.n > 1)

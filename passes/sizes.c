@@ -12,11 +12,11 @@ pps_status pass_local_rows(pass_cx *cx)
     PASS_ALLOC(cx->local_rows, cx->scratch, d->n_groups);
     uint32_t batch = g->n_data > 0 ? g->data[0].dims[0] : 1;
     for (uint32_t i = 0; i < d->n_groups; i++) {
-        uint32_t parts = d->groups[i].n_ranks * d->n_mb;
+        uint32_t parts = d->groups[i].n_replicas * d->n_mb;
         if (batch % parts != 0) {
             pps_diag *diag = pass_diag(cx, NULL, d->groups[i].span, 210,
                                        "cannot divide %u rows over %u replicas of %u microbatches",
-                                       batch, d->groups[i].n_ranks, d->n_mb);
+                                       batch, d->groups[i].n_replicas, d->n_mb);
             pps_diag_also(diag, g->data[0].span, "the batch comes from here");
             if (d->split != IR_NONE)
                 pps_diag_also(diag, p->directives[d->split].source->span, "split here");

@@ -79,9 +79,10 @@ pps_status pass_transfer_order(pass_cx *cx)
             uint32_t n_now = 0;
             for (uint32_t l = 0; l < d->n_links && e->mb < d->n_mb; l++) {
                 uint32_t run = transfer_run(cx, e, &d->links[l]);
-                if (run == IR_NONE)
+                uint32_t turn = run != IR_NONE ? dag_mb_index(d, d->links[l].dst, e->mb) : IR_NONE;
+                if (turn == IR_NONE)
                     continue;
-                uint32_t node = d->runs[run].first + e->mb;
+                uint32_t node = d->runs[run].first + turn;
                 if (compute != IR_NONE)
                     PPS_TRY(pass_add_extra(cx, compute, node, i));
                 for (uint32_t k = 0; k < n_before; k++)

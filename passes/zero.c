@@ -88,7 +88,8 @@ static pps_status find_users(pass_cx *cx)
         memset(seen, 0, d->n_buckets * sizeof *seen);
         for (uint32_t c = 0; c < g->n_chunks; c++)
             for (uint32_t i = 0; i < g->chunks[c].params.n; i++) {
-                uint32_t b = d->param_bucket[g->lists[g->chunks[c].params.begin + i]];
+                uint32_t b =
+                    dag_bucket_of(d, g->lists[g->chunks[c].params.begin + i], d->chunks[c].group);
                 if (b == IR_NONE || d->buckets[b].zero != 3 || seen[b] == c + 1 || !reads(cx, c, b))
                     continue;
                 seen[b] = c + 1;
@@ -179,7 +180,7 @@ static pps_status use_params(zero_cx *z, uint32_t bucket, uint32_t node)
 static void add_to_grads(zero_cx *z, uint32_t bucket, uint32_t node)
 {
     const dag *d = z->cx->dag;
-    uint32_t mb = node - d->runs[d->node_run[node]].first;
+    uint32_t mb = dag_mb(d, node);
     uint32_t w = z->uses[bucket].first_reduce + pass_reduce_window(&d->buckets[bucket], mb);
     if (z->begins[w] == IR_NONE)
         z->begins[w] = node;
@@ -255,6 +256,7 @@ static pps_status window_runs(zero_cx *z, uint32_t b)
                        .stream = rows[i].stream,
                        .chunk = b,
                        .link = IR_NONE,
+                       .teams = k->teams,
                        .n = rows[i].n,
                        .pair = IR_NONE,
                        .span = z->cx->program->directives[k->directive].source->span};

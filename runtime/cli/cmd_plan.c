@@ -63,6 +63,8 @@ static json_t *step_json(const session *s, const plan *p, uint32_t i)
         json_object_set_new(json, "sequence", json_integer(step->seq));
         json_object_set_new(json, "bytes", json_integer((json_int_t)work->bytes));
     }
+    if (work->teams != IR_NONE)
+        json_object_set_new(json, "teams", json_integer(work->teams));
     if (step->kind == PLAN_SEND || step->kind == PLAN_RECV)
         json_object_set_new(json, "peer_group", json_integer(work->peer_group));
     if (step->flags & PLAN_STEP_OVERLAP)
@@ -73,8 +75,9 @@ static json_t *step_json(const session *s, const plan *p, uint32_t i)
 
 static json_t *bucket_json(const plan_bucket *b)
 {
-    json_t *json = json_pack("{s:i, s:I, s:b, s:i}", "parameters", (int)b->n, "bytes",
-                             (json_int_t)b->bytes, "reduced", (int)b->reduced, "zero", (int)b->zero);
+    json_t *json =
+        json_pack("{s:i, s:I, s:b, s:i}", "parameters", (int)b->n, "bytes", (json_int_t)b->bytes,
+                  "reduced", (int)plan_reduced(b), "zero", (int)b->zero);
     if (b->zero > 1)
         json_object_set_new(json, "every", json_integer(b->every));
     return json;
@@ -92,22 +95,40 @@ static json_t *plan_json(const session *s, const plan *p)
         json_array_append_new(buckets, bucket_json(&p->buckets[b]));
     json_t *bytes =
         json_pack("{s:I, s:I, s:I, s:I, s:I, s:I}", "parameters", (json_int_t)p->param_bytes,
-                  "gradients", (json_int_t)(p->opt_offset - p->grad_offset), "optimizer", (json_int_t)p->opt_bytes, "data", (json_int_t)p->data_bytes,
-                  "activations", (json_int_t)p->act_bytes, "total", (json_int_t)p->total_bytes);
+                  "gradients", (json_int_t)(p->opt_offset - p->grad_offset), "optimizer",
+                  (json_int_t)p->opt_bytes, "data", (json_int_t)p->data_bytes, "activations",
+                  (json_int_t)p->act_bytes, "total", (json_int_t)p->total_bytes);
     return json_pack("{s:i, s:o, s:s, s:o, s:b, s:o, s:o}", "group", (int)p->group, "ranks", ranks,
                      "row", set->row_text && set->row_text[p->group] ? set->row_text[p->group] : "",
-                     "bytes", bytes, "dropless", (int)p->dropless, "buckets", buckets, "steps", steps);
+                     "bytes", bytes, "dropless", (int)p->dropless, "buckets", buckets, "steps",
+                     steps);
+}
+
+/* [[0, 1], [2, 3]]: the teams that collectives of this number run in */
+static json_t *teams_json(const plan_set *set, const plan_teams *t)
+{
+    json_t *teams = json_array(), *team = NULL;
+    for (uint32_t i = 0; i < t->n_ranks; i++) {
+        if (i % t->size == 0) {
+            team = json_array();
+            json_array_append_new(teams, team);
+        }
+        json_array_append_new(team, json_integer(set->team_ranks[t->ranks + i]));
+    }
+    return teams;
 }
 
 static bool print_json(const session *s)
 {
-    json_t *plans = json_array();
+    json_t *plans = json_array(), *teams = json_array();
+    for (uint32_t i = 0; i < s->plans->n_teams; i++)
+        json_array_append_new(teams, teams_json(s->plans, &s->plans->teams[i]));
     for (uint32_t g = 0; g < s->plans->n_groups; g++) {
         if (wanted(s, g))
             json_array_append_new(plans, plan_json(s, &s->plans->plans[g]));
     }
-    return report_json(json_pack("{s:i, s:i, s:o, s:o}", "ranks", (int)s->plans->n_ranks,
-                                 "microbatches", (int)s->plans->n_mb, "plans", plans, "settings",
+    return report_json(json_pack("{s:i, s:i, s:o, s:o, s:o}", "ranks", (int)s->plans->n_ranks,
+                                 "microbatches", (int)s->plans->n_mb, "teams", teams, "plans", plans, "settings",
                                  report_settings()),
                        true);
 }
@@ -168,8 +189,7 @@ static pps_status print_plans(const session *s)
 {
     const cli_options *o = s->options;
     if (o->has_rank && o->rank >= s->plans->n_ranks)
-        return pps_error(s->st, (pps_span){0}, 973,
-                         "there is no rank %llu: the %s ranks 0 to %u",
+        return pps_error(s->st, (pps_span){0}, 973, "there is no rank %llu: the %s ranks 0 to %u",
                          (unsigned long long)o->rank,
                          s->from_file ? "plan file has" : "script places", s->plans->n_ranks - 1);
     if (o->json || o->format == CLI_JSON)

@@ -5,7 +5,7 @@
  *   a = i p0^T, b = i p1^T, h = silu(a) b, o = h p2^T
  *   s0: a | b per row;  h0: da | db per row;  w0: h, or dh in BI
  *
- * With ep ranks a rank owns experts [group_index * E/ep, (group_index + 1) * E/ep), its parameters
+ * With ep ranks a rank owns experts [team_index * E/ep, (team_index + 1) * E/ep), its parameters
  * hold those alone, and an expert's rows are what each source rank counted for it:
  *
  *   rows   | expert 4: from rank 0, from rank 1 | expert 5: from rank 0, .. |   rank 1 of 2, E = 8
@@ -20,7 +20,7 @@ typedef struct run {
 /* Where counts of one source rank begin for our experts; without sharding every rank owns all. */
 static size_t first_own(const plan_kernel *k, const cpu_context *cx)
 {
-    return k->ep > 1 ? cx->group_index * (k->attrs.experts / k->ep) : 0;
+    return k->ep > 1 ? cx->team_index * (k->attrs.experts / k->ep) : 0;
 }
 
 /* The run after `before` for own expert e (before the first: n = 0 at 0). */

@@ -9,8 +9,8 @@
  *   LOSS   losses + the step's first slot + index
  *
  * Communication is handed to coll, one operation per stream (a stream runs one step at a time).
- * Optimizer state of a parameter, or of the piece of it in this rank's slice, lies behind opt_offset at
- * (states per element) times its place.
+ * Optimizer state of a parameter, or of the piece of it in this rank's slice, lies behind
+ * opt_offset at (states per element) times its place.
  */
 #include "runtime/exec/exec.h"
 
@@ -23,8 +23,9 @@
 typedef struct cpu_self {
     struct coll_rank *coll;
     cpu_context cx;
-    cpu_kernel_fn *kernels;  /* [set->n_kernels], NULL where this plan does not use one */
-    uint64_t *param_at, *grad_at; /* [set->n_params] in the arena, of those that this rank stores whole */
+    cpu_kernel_fn *kernels; /* [set->n_kernels], NULL where this plan does not use one */
+    uint64_t *param_at,
+        *grad_at; /* [set->n_params] in the arena, of those that this rank stores whole */
     uint64_t *data_mb_bytes; /* [set->n_data] one microbatch's rows */
     coll_op *ops;            /* [n_streams] */
     void **operands;         /* of one kernel */
@@ -65,6 +66,7 @@ static pps_status compute(cpu_self *self, const exec_rank *r, const plan_step *s
         const plan_kernel *k = &r->set->kernels[program->kernels + i];
         for (uint32_t j = 0; j < k->n_operands; j++)
             self->operands[j] = address(self, r, s, &r->set->operands[k->operands + j]);
+        self->cx.team_index = k->teams != IR_NONE ? r->seats[k->teams].index : 0;
         PPS_TRY(self->kernels[program->kernels + i](k, self->operands, &self->cx));
     }
     return PPS_OK;
@@ -73,9 +75,10 @@ static pps_status compute(cpu_self *self, const exec_rank *r, const plan_step *s
 static void update(exec_rank *r, const plan_bucket *bucket)
 {
     const plan *p = r->plan;
-    char *params = r->arena + plan_bucket_at(p, bucket, PLAN_AREA_PARAMS, r->group_index);
-    char *grads = r->arena + p->grad_offset + plan_bucket_at(p, bucket, PLAN_AREA_GRADS, r->group_index);
-    uint64_t state_at = plan_bucket_at(p, bucket, PLAN_AREA_OPT, r->group_index);
+    uint32_t slice = plan_slice_of(bucket, r->seats);
+    char *params = r->arena + plan_bucket_at(bucket, PLAN_AREA_PARAMS, slice);
+    char *grads = r->arena + p->grad_offset + plan_bucket_at(bucket, PLAN_AREA_GRADS, slice);
+    uint64_t state_at = plan_bucket_at(bucket, PLAN_AREA_OPT, slice);
     ir_optimizer opt = r->set->train.optimizer;
     uint32_t states = cpu_optimizer_states(&opt);
     opt.lr *= r->lr_scale;
@@ -83,17 +86,17 @@ static void update(exec_rank *r, const plan_bucket *bucket)
         r->before_update(r->before_update_ud, r, bucket);
     for (uint32_t i = bucket->first; i < bucket->first + bucket->n; i++) {
         const plan_param *param = &p->params[i];
-        plan_piece piece = plan_piece_of(p, bucket, param, plan_sliced(bucket, PLAN_AREA_OPT),
-                                         r->group_index);
+        plan_piece piece = plan_piece_of(bucket, param, plan_sliced(bucket, PLAN_AREA_OPT), slice);
         size_t elems = (piece.end - piece.begin) / sizeof(float);
         float *state = (float *)(r->arena + p->opt_offset + states * (state_at + piece.begin));
         if (elems > 0)
-            cpu_update(&opt, opt.decay_all || r->set->params[param->param].n_dims >= 2, r->epoch + 1,
-                       elems, (float *)(params + piece.begin), (float *)(grads + piece.begin),
-                       states >= 1 ? state : NULL, states >= 2 ? state + elems : NULL);
+            cpu_update(&opt, opt.decay_all || r->set->params[param->param].n_dims >= 2,
+                       r->epoch + 1, elems, (float *)(params + piece.begin),
+                       (float *)(grads + piece.begin), states >= 1 ? state : NULL,
+                       states >= 2 ? state + elems : NULL);
     }
     memset(r->arena + p->grad_offset + bucket->offset[PLAN_AREA_GRADS], 0,
-           plan_stored_bytes(p, bucket, PLAN_AREA_GRADS));
+           plan_stored_bytes(bucket, PLAN_AREA_GRADS));
 }
 
 /* ---- Communication -----------------------------------------------------------------------------
@@ -111,9 +114,10 @@ static void bucket_op(const exec_rank *r, const plan_step *s, coll_op *op)
     const plan_bucket *b = &p->buckets[plan_work_of(r->set, s)->chunk];
     plan_area area = s->kind == PLAN_ALL_GATHER ? PLAN_AREA_PARAMS : PLAN_AREA_GRADS;
     char *stored = r->arena + (area == PLAN_AREA_GRADS ? p->grad_offset : 0);
-    stored += plan_bucket_at(p, b, area, r->group_index);
+    uint32_t index = plan_slice_of(b, r->seats);
+    stored += plan_bucket_at(b, area, index);
     char *whole = s->n_bindings > 0 ? binding(r, s, 0) : stored;
-    char *slice = stored + r->group_index * plan_slice_bytes(p, b);
+    char *slice = stored + index * plan_slice_bytes(b);
     op->send = whole;
     op->recv = slice;
     if (s->kind == PLAN_ALL_REDUCE) {
@@ -130,7 +134,6 @@ static void bucket_op(const exec_rank *r, const plan_step *s, coll_op *op)
 
 static coll_op make_op(const exec_rank *r, const plan_step *s)
 {
-    const plan *p = r->plan;
     const plan_work *w = plan_work_of(r->set, s);
     coll_op op = {.channel = s->stream, .seq = s->seq, .epoch = r->epoch, .bytes = w->bytes};
     if (s->kind == PLAN_SEND || s->kind == PLAN_RECV) {
@@ -139,9 +142,11 @@ static coll_op make_op(const exec_rank *r, const plan_step *s)
         op.send = op.recv = binding(r, s, 0);
         return op;
     }
-    op.group = r->set->group_ranks + p->ranks;
-    op.group_size = p->n_ranks;
-    op.group_index = r->group_index;
+    const plan_teams *teams = &r->set->teams[w->teams];
+    plan_seat seat = r->seats[w->teams];
+    op.group = r->set->team_ranks + teams->ranks + seat.team * teams->size;
+    op.group_size = teams->size;
+    op.group_index = seat.index;
     if (plan_is(s->kind, PLAN_BUCKET)) {
         bucket_op(r, s, &op);
         return op;
@@ -227,7 +232,7 @@ static pps_status fill_tables(cpu_self *self, const exec_rank *r)
 {
     const plan_set *set = r->set;
     const plan *p = r->plan;
-    uint64_t mb_rows = set->batch / (p->n_ranks * (set->n_mb ? set->n_mb : 1));
+    uint64_t mb_rows = set->batch / (p->n_replicas * (set->n_mb ? set->n_mb : 1));
     for (uint32_t b = 0; b < p->n_buckets; b++)
         for (uint32_t i = p->buckets[b].first; i < p->buckets[b].first + p->buckets[b].n; i++) {
             const plan_param *q = &p->params[i];
@@ -252,7 +257,7 @@ pps_status exec_cpu_backend_new(exec_rank *r, struct coll_rank *coll, const stru
         if (set->kernels[i].n_operands > most)
             most = set->kernels[i].n_operands;
     self->coll = coll;
-    self->cx = (cpu_context){.group_index = r->group_index, .blas = blas};
+    self->cx = (cpu_context){.blas = blas};
     self->kernels = calloc((size_t)set->n_kernels + 1, sizeof(*self->kernels));
     self->param_at = calloc((size_t)set->n_params + 1, sizeof(uint64_t));
     self->grad_at = calloc((size_t)set->n_params + 1, sizeof(uint64_t));

@@ -308,6 +308,14 @@ pps_status exec_run_step(exec_rank *r)
 /* ---- Setting up --------------------------------------------------------------------------------
  */
 
+pps_status exec_rank_seat(exec_rank *r)
+{
+    r->seats = malloc(((size_t)r->set->n_teams + 1) * sizeof(*r->seats));
+    if (r->seats != NULL)
+        plan_find_seats(r->set, r->rank, r->seats);
+    return r->seats != NULL ? PPS_OK : PPS_ERR_NOMEM;
+}
+
 pps_status exec_rank_init(exec_rank *r)
 {
     const plan *p = r->plan;
@@ -337,6 +345,8 @@ pps_status exec_rank_init(exec_rank *r)
 void exec_rank_done(exec_rank *r)
 {
     struct exec_streams *x = r->streams;
+    free(r->seats);
+    r->seats = NULL;
     if (!x)
         return;
     poison_done(r);

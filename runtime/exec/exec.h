@@ -31,6 +31,7 @@ struct exec_rank {
     const plan_set *set;
     const plan *plan;
     uint32_t rank, group_index;
+    plan_seat *seats;     /* [set->n_teams], by exec_rank_seat */
     char *arena;          /* plan->total_bytes */
     double *losses;       /* [set->n_losses] for this rank: slots of its own F steps are written */
     uint64_t epoch;       /* training step, from 0 */
@@ -47,6 +48,8 @@ struct exec_rank {
     struct exec_streams *streams; /* exec.c */
 };
 
+/* Finds the rank's seats in teams; backends ask for them. exec_rank_done frees them. */
+pps_status exec_rank_seat(exec_rank *r);
 /* Allocates what the step loop needs; nothing is allocated later. When built with AddressSanitizer,
  * activation blocks that are not in use are poisoned from here to exec_rank_done. `backend` is set.
  */

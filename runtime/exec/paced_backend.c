@@ -121,9 +121,9 @@ static char *stamps(const paced_self *self, const exec_rank *r, uint32_t stream)
 static uint32_t largest_group(const plan_set *set)
 {
     uint32_t most = 2; /* a send and its receive */
-    for (uint32_t i = 0; i < set->n_groups; i++)
-        if (set->plans[i].n_ranks > most)
-            most = set->plans[i].n_ranks;
+    for (uint32_t i = 0; i < set->n_teams; i++)
+        if (set->teams[i].size > most)
+            most = set->teams[i].size;
     return most;
 }
 
@@ -141,12 +141,16 @@ static pps_status meet(paced_self *self, exec_rank *r, const plan_step *s, uint6
                          .channel = s->stream,
                          .seq = s->seq,
                          .epoch = r->epoch,
-                         .group = r->set->group_ranks + r->plan->ranks,
-                         .group_size = r->plan->n_ranks,
-                         .group_index = r->group_index,
                          .send = scratch,
                          .recv = scratch + STAMP_BYTES,
                          .experts = STAMP_INTS};
+    if (plan_is(s->kind, PLAN_COLLECTIVE)) {
+        uint32_t id = plan_work_of(r->set, s)->teams;
+        const plan_teams *teams = &r->set->teams[id];
+        link->op.group = r->set->team_ranks + teams->ranks + r->seats[id].team * teams->size;
+        link->op.group_size = teams->size;
+        link->op.group_index = r->seats[id].index;
+    }
     if (s->kind == PLAN_SEND || s->kind == PLAN_RECV) {
         uint32_t peer =
             r->set->group_ranks[r->set->plans[plan_work_of(r->set, s)->peer_group].ranks +

@@ -72,9 +72,9 @@ static pps_status check_host_work(const launch_cx *cx)
             if (kernel->op != IR_OPAQUE)
                 continue;
             if (cx->opt->st) {
-                pps_diag *d = pps_diag_start(cx->opt->st, PPS_SEV_ERROR, 958, set->train.source->span,
-                                             "'%s' is opaque: a host program supplies what it computes",
-                                             kernel->attrs.host);
+                pps_diag *d = pps_diag_start(
+                    cx->opt->st, PPS_SEV_ERROR, 958, set->train.source->span,
+                    "'%s' is opaque: a host program supplies what it computes", kernel->attrs.host);
                 pps_diag_help(d, "`pps check` and `--backend paced` need no compute");
                 pps_diag_done(d);
             }
@@ -149,9 +149,10 @@ static pps_status make_world(launch_cx *cx)
     for (uint32_t i = 0; i < set->n_ranks; i++) {
         const plan *p = launch_plan(cx, i);
         arena_bytes[i] = paced ? exec_paced_arena_bytes(set) : p->total_bytes;
-        if (p->n_ranks > config.max_group)
-            config.max_group = p->n_ranks;
     }
+    for (uint32_t i = 0; i < set->n_teams; i++)
+        if (set->teams[i].size > config.max_group)
+            config.max_group = set->teams[i].size;
     pps_status status = coll_world_new(&config, &cx->world, reason);
     free(arena_bytes);
     if (status == PPS_ERR_MACHINE && cx->opt->st)

@@ -65,12 +65,18 @@ static void used_data(const plan_set *set, const plan *p, bool *used)
 /* ---- Gradients of the first step ---------------------------------------------------------------
  */
 
+static bool speaks(const exec_rank *r)
+{
+    return r->set->rank_speaks[r->plan->ranks + r->group_index];
+}
+
 static void export_gradients(void *ud, exec_rank *r, const plan_bucket *bucket)
 {
     const launch_cx *cx = ud;
     if (r->epoch != 0)
         return;
-    train_export(r->plan, bucket, PLAN_AREA_GRADS, r->group_index, r->arena, &cx->layout, cx->grads);
+    train_export(r->set, r->plan, bucket, PLAN_AREA_GRADS, r->seats, speaks(r), r->arena,
+                 &cx->layout, cx->grads);
 }
 
 /* ---- Steps -------------------------------------------------------------------------------------
@@ -107,8 +113,8 @@ static pps_status one_step(const launch_cx *cx, rank_block *block, const bool *u
         fill_pattern(p, r->arena);
     for (uint32_t k = 0; cpu && k < cx->set->n_data; k++)
         if (used[k])
-            train_data_fill(cx->data, k, step, r->group_index, p->n_ranks,
-                            r->arena + p->data_offset + cx->set->data[k].offset);
+            train_data_fill(cx->data, k, step, cx->set->rank_replica[p->ranks + r->group_index],
+                            p->n_replicas, r->arena + p->data_offset + cx->set->data[k].offset);
     PPS_TRY(exec_run_step(r));
     r->failed_step = IR_NONE;
     if (cpu && (step + 1 == cx->opt->steps || cx->opt->memory_check)) {
@@ -132,13 +138,13 @@ static pps_status all_steps(const launch_cx *cx, rank_block *block, coll_rank *c
         return PPS_ERR_NOMEM;
     used_data(cx->set, p, used);
     if (cx->opt->backend == LAUNCH_CPU)
-        train_fill_params(cx->set, p, r->group_index, cx->weights, r->arena);
+        train_fill_params(cx->set, p, r->seats, cx->weights, r->arena);
     pps_status status = coll_barrier(coll);
     for (uint64_t step = 0; step < cx->opt->steps && status == PPS_OK; step++)
         status = one_step(cx, block, used, step, fd);
     for (uint32_t b = 0; b < p->n_buckets && status == PPS_OK && cx->params; b++)
-        train_export(p, &p->buckets[b], PLAN_AREA_PARAMS, r->group_index, r->arena, &cx->layout,
-                     cx->params);
+        train_export(cx->set, p, &p->buckets[b], PLAN_AREA_PARAMS, r->seats, speaks(r), r->arena,
+                     &cx->layout, cx->params);
     free(used);
     return status;
 }
@@ -184,6 +190,8 @@ pps_status rank_run(const launch_cx *cx, uint32_t rank, int fd)
         .before_update_ud = (void *)cx,
         .failed_step = IR_NONE,
     };
+    if (status == PPS_OK)
+        status = exec_rank_seat(&block->exec);
     if (status == PPS_OK)
         status = with_backend(cx, block, coll, fd);
     block->status = status;

@@ -234,6 +234,8 @@ static void tell_step(supervisor *s)
     for (uint32_t slot = 0; slot < set->n_losses; slot++) {
         const plan *p = &set->plans[set->losses[slot].group];
         for (uint32_t i = 0; i < p->n_ranks; i++) {
+            if (!set->rank_speaks[p->ranks + i])
+                continue;
             double value = losses_of(s, set->group_ranks[p->ranks + i])[slot];
             *(set->losses[slot].aux ? &aux_loss : &loss) += value;
         }

@@ -3,8 +3,8 @@
  * export.c: logical parameters gathered, hashed, saved.
  *
  * Gathered, a parameter stands whole at its offset, parameters after each other in name order. A
- * replicated parameter comes from its group's first rank, one that is sharded or in a bucket of slices
- * in pieces from all.
+ * parameter of which ranks hold copies comes from the first of them, one that is cut or in a bucket
+ * of slices in pieces from all.
  */
 #include "runtime/train/train.h"
 #include "runtime/train/sha256.h"
@@ -60,21 +60,30 @@ void train_layout_done(train_layout *l)
     memset(l, 0, sizeof *l);
 }
 
-void train_export(const plan *p, const plan_bucket *bucket, plan_area area, uint32_t group_index,
-                  const char *memory, const train_layout *layout, char *dest)
+void train_export(const plan_set *set, const plan *p, const plan_bucket *bucket, plan_area area,
+                  const plan_seat *seats, bool speaks, const char *memory,
+                  const train_layout *layout, char *dest)
 {
     /* under zero 1 a rank has gradients of all slices, but the sums of its own alone */
     bool sliced = area == PLAN_AREA_GRADS ? bucket->zero > 0 : plan_sliced(bucket, area);
+    uint32_t slice = plan_slice_of(bucket, seats);
     const char *stored = memory + (area == PLAN_AREA_GRADS ? p->grad_offset : 0);
-    stored += plan_bucket_at(p, bucket, area, group_index);
+    stored += plan_bucket_at(bucket, area, slice);
+    if (!speaks && !bucket->spread)
+        return;
+    if (!sliced && plan_reduced(bucket) && seats[bucket->teams].index > 0)
+        return;
     for (uint32_t i = bucket->first; i < bucket->first + bucket->n; i++) {
         const plan_param *held = &p->params[i];
-        if (!sliced && held->shards <= 1 && group_index > 0)
-            continue;
-        plan_piece piece = plan_piece_of(p, bucket, held, sliced, group_index);
-        uint64_t first = held->shards > 1 ? group_index * held->elems * sizeof(float) : 0;
-        memcpy(dest + layout->offsets[held->param] + first + (piece.begin - held->offset),
-               stored + piece.begin, piece.end - piece.begin);
+        plan_piece piece = plan_piece_of(bucket, held, sliced, slice);
+        uint64_t at = (piece.begin - held->offset) / sizeof(float);
+        uint64_t end = (piece.end - held->offset) / sizeof(float);
+        while (at < end) {
+            plan_run run = plan_held_run(set, held, seats, at, end);
+            memcpy(dest + layout->offsets[held->param] + run.first * sizeof(float),
+                   stored + held->offset + at * sizeof(float), run.n * sizeof(float));
+            at += run.n;
+        }
     }
 }
 

@@ -23,28 +23,29 @@ void train_init_param(const ir_param *p, uint64_t seed, uint64_t first, uint64_t
     }
 }
 
-void train_fill_params(const plan_set *set, const plan *p, uint32_t group_index,
+void train_fill_params(const plan_set *set, const plan *p, const plan_seat *seats,
                        const train_weights *w, char *memory)
 {
     for (uint32_t b = 0; b < p->n_buckets; b++) {
         const plan_bucket *k = &p->buckets[b];
-        char *bucket = memory + plan_bucket_at(p, k, PLAN_AREA_PARAMS, group_index);
+        uint32_t slice = plan_slice_of(k, seats);
+        char *bucket = memory + plan_bucket_at(k, PLAN_AREA_PARAMS, slice);
         for (uint32_t i = k->first; i < k->first + k->n; i++) {
             const plan_param *held = &p->params[i];
             const ir_param *param = &set->params[held->param];
-            plan_piece piece =
-                plan_piece_of(p, k, held, plan_sliced(k, PLAN_AREA_PARAMS), group_index);
-            uint64_t first = (piece.begin - held->offset) / sizeof(float);
-            uint64_t elems = (piece.end - piece.begin) / sizeof(float);
+            plan_piece piece = plan_piece_of(k, held, plan_sliced(k, PLAN_AREA_PARAMS), slice);
+            uint64_t at = (piece.begin - held->offset) / sizeof(float);
+            uint64_t end = (piece.end - held->offset) / sizeof(float);
             float *dest = (float *)(bucket + piece.begin);
-            if (held->shards > 1)
-                first += group_index * held->elems;
-            if (elems == 0)
-                continue;
-            if (w != NULL)
-                train_weights_read(w, param, first, elems, dest);
-            else
-                train_init_param(param, set->train.seed, first, elems, dest);
+            while (at < end) {
+                plan_run run = plan_held_run(set, held, seats, at, end);
+                if (w != NULL)
+                    train_weights_read(w, param, run.first, run.n, dest);
+                else
+                    train_init_param(param, set->train.seed, run.first, run.n, dest);
+                dest += run.n;
+                at += run.n;
+            }
         }
     }
 }

@@ -57,8 +57,9 @@ pps_status train_weights_check(pps_state *st, const train_weights *w, const plan
 void train_weights_read(const train_weights *w, const ir_param *p, uint64_t first, uint64_t elems,
                         float *dest);
 
-/* Fill the parameters in a rank's memory (its shards, its slices of buckets) from weights or the seed. */
-void train_fill_params(const plan_set *set, const plan *p, uint32_t group_index,
+/* Fill the parameters in a rank's memory (its shards, its slices of buckets) from weights or the
+ * seed. */
+void train_fill_params(const plan_set *set, const plan *p, const plan_seat *seats,
                        const train_weights *w, char *memory);
 
 /* ---- export.c ------------------------------------------------------------------------------- */
@@ -71,10 +72,12 @@ typedef struct train_layout {
 } train_layout;
 pps_status train_layout_new(const plan_set *set, train_layout *ret); /* owned: train_layout_done */
 void train_layout_done(train_layout *l);
-/* Copy this rank's contribution from its memory: parameters, or gradients as they are before an UPDATE
- * step, of one bucket. Each logical element comes from one rank: its slice's, or index 0. */
-void train_export(const plan *p, const plan_bucket *bucket, plan_area area, uint32_t group_index,
-                  const char *memory, const train_layout *layout, char *dest);
+/* Copy this rank's contribution from its memory: parameters, or gradients as they are before an
+ * UPDATE step, of one bucket. Each logical element comes from one rank: its slice's owner, or the
+ * first of those that hold the same. `speaks`: plan_set.rank_speaks of this rank. */
+void train_export(const plan_set *set, const plan *p, const plan_bucket *bucket, plan_area area,
+                  const plan_seat *seats, bool speaks, const char *memory,
+                  const train_layout *layout, char *dest);
 /* Digest over, per parameter by name, its name, a NUL, and its little-endian float32 elements. */
 void train_sha256(const plan_set *set, const train_layout *layout, const char *gathered,
                   char hex[65]);

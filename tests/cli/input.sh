@@ -113,6 +113,19 @@ uneven() {
     expect_status 1 "4 layers do not divide into 3 stages" "uneven.pps:2"
 }
 try "layers that do not divide" uneven
+
+# refused LAYERS TEXT: what a list of layers per stage cannot be
+refused() {
+    printf 'from "models/mlp" import mlp\ntrain mlp(stages=3, layers=%s)\n' "$1" >list.pps
+    run_pps check list.pps
+    expect_status 1 "$2" "list.pps:2"
+}
+lists() {
+    refused "[1, 2]" "layers=[1, 2] is for 2 stages, but stages=3" &&
+        refused "[1, 0, 2]" "stage 1 has no layers: only the first and the last of 3 stages have something else" &&
+        refused "[1, -1, 2]" "stage 1 cannot have -1 layers" && refused "[1, 1.5, 2]" "stage 1 cannot have 1.5 layers"
+}
+try "layers per stage" lists
 printf 'from "models/mlp" import mlp\ntrain mlp(tokens(8, 32), targets(), stages=1) data bytes("short.txt")\n' >short.pps
 printf 'too short' >short.txt
 short_data() {
@@ -139,7 +152,7 @@ try "parameters: unknown, refused, of a wrong type" parameter
 
 json_diagnostics() {
     run_pps check uneven.pps --diagnostics json
-    expect_status 1 '"severity":1' '"message":' '"range":{"start":{"line":22,' || return 1
+    expect_status 1 '"severity":1' '"message":' '"range":{"start":{"line":25,' || return 1
     run_pps check latin.pps --diagnostics=json
     expect_status 1 '"code":"E0010"' || return 1
     [ "$(wc -l <"$err")" -eq 1 ] || why "one message is one line"

@@ -138,7 +138,7 @@ const op_case op_cases[] = {
       .ep = 2,
       .n = 18,
       .attrs = {.experts = 4, .top_k = 1, .hidden = 7}},
-     .group_index = 1},
+     .team_index = 1},
     {"combine",
      {.op = IR_COMBINE,
       .B = 2,
@@ -343,7 +343,7 @@ void operands_run(operands *a, find_fn find, uint32_t phase, const cpu_blas *bla
 {
     void *p[OPERAND_LETTERS * OPERAND_INDICES];
     plan_kernel k = a->c->k;
-    cpu_context cx = {.group_index = a->c->group_index, .blas = blas};
+    cpu_context cx = {.team_index = a->c->team_index, .blas = blas};
     const char *list = operand_list(k.op, phase);
     k.phase = (uint8_t)phase;
     k.n_operands = 0;

@@ -11,8 +11,8 @@
 typedef struct op_case {
     const char *name;
     plan_kernel k;
-    bool no_bias;         /* LINEAR without p1 */
-    uint32_t group_index; /* EXPERTS: which rank of k.ep */
+    bool no_bias;        /* LINEAR without p1 */
+    uint32_t team_index; /* EXPERTS: which rank of k.ep */
 } op_case;
 
 extern const op_case op_cases[];

@@ -224,7 +224,7 @@ static void experts(operands *a)
         w[i] = operand_of(a, 'p', i)->real;
     for (size_t e = 0; e < own; ++e)
         for (size_t source = 0; source < k->ep; ++source)
-            for (int32_t i = 0; i < counts[source * k->attrs.experts + a->c->group_index * own + e];
+            for (int32_t i = 0; i < counts[source * k->attrs.experts + a->c->team_index * own + e];
                  ++i, ++row) {
                 const double *x = operand_of(a, 'i', 0)->real + row * n;
                 for (size_t j = 0; j < n; ++j) {
@@ -297,7 +297,7 @@ static void ties_take_the_lower_expert(void **state)
 
 static pps_status run_forward(operands *a, plan_kernel k)
 {
-    cpu_context cx = {.group_index = a->c->group_index};
+    cpu_context cx = {.team_index = a->c->team_index};
     if (k.op == IR_EXPERTS) {
         void *p[] = {operand_of(a, 'i', 0)->at, operand_of(a, 'i', 1)->at,
                      operand_of(a, 'p', 0)->at, operand_of(a, 'p', 1)->at,
@@ -329,7 +329,7 @@ static void refusals(void **state)
             k.n -= 1;
             assert_int_equal(run_forward(&a, k), PPS_ERR_LIMIT);
             int32_t *counts = operand_of(&a, 'i', 1)->ints;
-            counts[op_cases[n].group_index * k.attrs.experts / k.ep] = -1;
+            counts[op_cases[n].team_index * k.attrs.experts / k.ep] = -1;
             assert_int_equal(run_forward(&a, k), PPS_ERR_ARG);
         } else {
             int32_t *ids = operand_of(&a, 'i', k.op == IR_EMBED ? 0 : 1)->ints;

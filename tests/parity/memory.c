@@ -63,7 +63,8 @@ void memory_run(suite *s, const char *unit)
         reason why;
         bool ok = write_script(&s->tool, schedules[i].name, schedules[i].stages,
                                schedules[i].n_stages, &why) &&
-                  run_training(&s->tool, "memory.pps", 3, 0, NULL, NULL, &tr, &why) &&
+                  run_training(&s->tool, &(train_request){.script = "memory.pps", .steps = 3}, &tr,
+                               &why) &&
                   compare(&tr, &why);
         report_check(&s->report, unit, schedules[i].name, ok, &why);
         training_done(&tr);

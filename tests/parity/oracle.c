@@ -125,7 +125,8 @@ static bool check_expert_rows(const tool *t, const char *script, const char *tra
     trace tc = {0};
     for (size_t e = 0; e < 4; e++)
         want += json_integer_value(json_array_get(tokens, e));
-    bool ok = run_training(t, script, 1, TRAIN_TRACE, NULL, NULL, &tr, why) &&
+    bool ok = run_training(t, &(train_request){.script = script, .steps = 1, .flags = TRAIN_TRACE},
+                           &tr, why) &&
               trace_read(run_path(t, trace_name, path), &tc, why);
     for (uint32_t i = 0; ok && i < tc.n; i++) {
         const trace_event *e = &tc.events[i];
@@ -162,9 +163,9 @@ void oracle_run(suite *s, uint32_t i)
     }
     json_t *oracle = json_load_file(run_path(t, json_name, path), 0, &error);
     uint32_t steps = (uint32_t)json_array_size(json_object_get(oracle, "losses"));
+    train_request request = {.script = script, .steps = steps, .flags = TRAIN_GRADIENTS};
     bool ok = steps > 0 || fail(&why, "%s has no losses", json_name);
-    ok = ok && write_script(t, i, script, &why) &&
-         run_training(t, script, steps, TRAIN_GRADIENTS, NULL, NULL, &tr, &why);
+    ok = ok && write_script(t, i, script, &why) && run_training(t, &request, &tr, &why);
     report_check(&s->report, unit, "losses", ok && check_losses(&tr, oracle, &why), &why);
     report_check(&s->report, unit, "gradient norms of step 1",
                  ok && check_norms(t, gradients, oracle, &why), &why);

@@ -6,15 +6,16 @@
  *
  *   parity [--all] [--seed N] [--only NAME] [--keep] [--list]
  *
- *   --all        every cell of the matrix; else, by the seed, one of each schedule and kind of
- *                replication
+ *   --all        every cell of the matrix and every unit of strategies/; else, by the seed, one of
+ *                each schedule and kind of replication, and a few of each strategy
  *   --seed N     what the sample is drawn with; printed, so that a run can be repeated
  *   --only NAME  that unit alone; --list names all
  *   --keep       leave the scripts and what they gave, and say where
  *
  * The environment: PPS is the program; PPS_TEST_ALL non-empty and PPS_TEST_SEED are as --all and
  * --seed; PPS_ORACLES is the folder of outside results, else shared/oracles beside the checkout,
- * PPS_ROOT; PPS_TEST_LIMIT is the most seconds one run may take.
+ * PPS_ROOT, in which tests/parity/strategies are; PPS_TEST_LIMIT is the most seconds one run may
+ * take.
  */
 #include <ftw.h>
 #include <limits.h>
@@ -87,11 +88,21 @@ static void sample(const cell *cells, uint32_t n, uint64_t seed, bool wanted[CEL
         }
 }
 
-static void list_units(const cell *cells, uint32_t n)
+/* Units whose number is not fixed. */
+typedef struct units {
+    cell cells[CELL_MAX];
+    uint32_t n_cells;
+    strategy_unit *strategies;
+    uint32_t n_strategies;
+} units;
+
+static void list_units(const units *u)
 {
     char name[CELL_NAME];
-    for (uint32_t i = 0; i < n; i++)
-        printf("%s\n", cell_name(&cells[i], name));
+    for (uint32_t i = 0; i < u->n_cells; i++)
+        printf("%s\n", cell_name(&u->cells[i], name));
+    for (uint32_t i = 0; i < u->n_strategies; i++)
+        printf("%s\n", u->strategies[i].name);
     for (size_t i = 0; i < sizeof routing_units / sizeof *routing_units; i++)
         printf("%s\n", routing_units[i].name);
     printf("%s\n", memory_unit);
@@ -104,12 +115,14 @@ static bool chosen(const request *q, const char *name)
     return !q->only || strcmp(q->only, name) == 0;
 }
 
-static bool is_unit(const char *wanted, const cell *cells, uint32_t n)
+static bool is_unit(const char *wanted, const units *u)
 {
     char name[CELL_NAME];
     bool found = strcmp(wanted, memory_unit) == 0;
-    for (uint32_t i = 0; i < n; i++)
-        found |= strcmp(wanted, cell_name(&cells[i], name)) == 0;
+    for (uint32_t i = 0; i < u->n_cells; i++)
+        found |= strcmp(wanted, cell_name(&u->cells[i], name)) == 0;
+    for (uint32_t i = 0; i < u->n_strategies; i++)
+        found |= strcmp(wanted, u->strategies[i].name) == 0;
     for (size_t i = 0; i < sizeof routing_units / sizeof *routing_units; i++)
         found |= strcmp(wanted, routing_units[i].name) == 0;
     for (uint32_t i = 0; i < ORACLE_UNITS; i++)
@@ -117,14 +130,19 @@ static bool is_unit(const char *wanted, const cell *cells, uint32_t n)
     return found;
 }
 
-static void run_units(suite *s, const request *q, const cell *cells, uint32_t n)
+static void run_units(suite *s, const request *q, const units *u)
 {
     bool wanted[CELL_MAX] = {0};
     char name[CELL_NAME];
-    sample(cells, n, q->seed, wanted);
-    for (uint32_t i = 0; i < n; i++) {
-        if (q->only ? chosen(q, cell_name(&cells[i], name)) : q->all || wanted[i])
-            matrix_run(s, &cells[i]);
+    sample(u->cells, u->n_cells, q->seed, wanted);
+    for (uint32_t i = 0; i < u->n_cells; i++) {
+        if (q->only ? chosen(q, cell_name(&u->cells[i], name)) : q->all || wanted[i])
+            matrix_run(s, &u->cells[i]);
+    }
+    for (uint32_t i = 0; i < u->n_strategies; i++) {
+        const strategy_unit *its = &u->strategies[i];
+        if (q->only ? chosen(q, its->name) : q->all || its->sampled)
+            strategy_run(s, its);
     }
     for (size_t i = 0; i < sizeof routing_units / sizeof *routing_units; i++) {
         if (chosen(q, routing_units[i].name))
@@ -136,7 +154,7 @@ static void run_units(suite *s, const request *q, const cell *cells, uint32_t n)
         if (chosen(q, oracle_name(i)))
             oracle_run(s, i);
     }
-    matrix_done(s);
+    checks_forget(s);
 }
 
 static int remove_entry(const char *path, const struct stat *st, int kind, struct FTW *at)
@@ -147,23 +165,26 @@ static int remove_entry(const char *path, const struct stat *st, int kind, struc
 
 /* Where everything is, as absolute paths: the children run in another folder. */
 typedef struct places {
-    char program[PATH_MAX], self[PATH_MAX], oracles[PATH_MAX], command[3 * PATH_MAX + 64];
-    char folder[PATH_MAX];
+    char program[PATH_MAX], self[PATH_MAX], oracles[PATH_MAX + 32], command[4 * PATH_MAX + 96];
+    char root[PATH_MAX], strategies[PATH_MAX + 32], folder[PATH_MAX];
 } places;
 
 static bool find_places(places *p)
 {
     const char *program = getenv("PPS"), *root = getenv("PPS_ROOT");
     const char *oracles = getenv("PPS_ORACLES"), *temporary = getenv("TMPDIR");
-    char beside[PATH_MAX];
+    char beside[PATH_MAX + 32];
+    if (!realpath(root && *root ? root : ".", p->root))
+        return false;
+    snprintf(p->strategies, sizeof p->strategies, "%s/tests/parity/strategies", p->root);
     if (!program || !realpath(program, p->program) || !realpath("/proc/self/exe", p->self))
         return false;
-    snprintf(beside, sizeof beside, "%s/../shared/oracles", root && *root ? root : ".");
+    snprintf(beside, sizeof beside, "%s/../shared/oracles", p->root);
     oracles = oracles && *oracles ? oracles : beside;
     if (!realpath(oracles, p->oracles))
         snprintf(p->oracles, sizeof p->oracles, "%s", oracles);
-    snprintf(p->command, sizeof p->command, "PPS=%s PPS_ORACLES=%s %s", p->program, p->oracles,
-             p->self);
+    snprintf(p->command, sizeof p->command, "PPS=%s PPS_ROOT=%s PPS_ORACLES=%s %s", p->program,
+             p->root, p->oracles, p->self);
     snprintf(p->folder, sizeof p->folder, "%s/pps-parity-XXXXXX",
              temporary && *temporary ? temporary : P_tmpdir);
     return mkdtemp(p->folder) != NULL;
@@ -172,26 +193,32 @@ static bool find_places(places *p)
 int main(int argc, char **argv)
 {
     static suite s; /* large, as the next two */
-    static cell cells[CELL_MAX];
+    static units u;
     static places at;
     request q;
+    reason why;
     sigset_t child;
     const char *limit = getenv("PPS_TEST_LIMIT");
-    uint32_t n = cells_all(cells);
     if (!read_request(argc, argv, &q)) {
         fprintf(stderr, "usage: parity [--all] [--seed N] [--only NAME] [--keep] [--list]\n");
         return 2;
     }
-    if (q.list) {
-        list_units(cells, n);
-        return 0;
-    }
-    if (q.only && !is_unit(q.only, cells, n)) {
-        fprintf(stderr, "parity: no unit is called '%s'; --list names them\n", q.only);
-        return 2;
-    }
     if (!find_places(&at)) {
         fprintf(stderr, "parity: PPS must name the program to test, and TMPDIR be writable\n");
+        return 2;
+    }
+    u.n_cells = cells_all(u.cells);
+    if (!strategies_read(at.strategies, q.seed, &u.strategies, &u.n_strategies, &why)) {
+        fprintf(stderr, "parity: %s\n", why.text);
+        return 2;
+    }
+    if (q.list) {
+        list_units(&u);
+        rmdir(at.folder);
+        return 0;
+    }
+    if (q.only && !is_unit(q.only, &u)) {
+        fprintf(stderr, "parity: no unit is called '%s'; --list names them\n", q.only);
         return 2;
     }
     sigemptyset(&child); /* run.c waits for it */
@@ -207,7 +234,8 @@ int main(int argc, char **argv)
         printf("# every cell\n");
     else
         printf("# a sample of the cells with seed %llu\n", (unsigned long long)q.seed);
-    run_units(&s, &q, cells, n);
+    run_units(&s, &q, &u);
+    strategies_free(u.strategies, u.n_strategies);
     if (q.keep)
         printf("# kept %s\n", at.folder);
     else

@@ -6,31 +6,27 @@
 #define PPS_TESTS_PARITY_PARITY_H
 
 #include "cells.h"
-#include "report.h"
-#include "run.h"
-
-enum { MATRIX_CACHE = 96 };
-
-/* A run that others are compared with. */
-typedef struct matrix_reference {
-    char name[CELL_NAME + 16];
-    bool ok;
-    reason why; /* it failed */
-    training tr;
-    tensor_file params, gradients;
-} matrix_reference;
-
-typedef struct suite {
-    tool tool;
-    report report;
-    const char *oracles; /* folder */
-    matrix_reference cache[MATRIX_CACHE];
-    uint32_t n_cached;
-} suite;
+#include "checks.h"
 
 /* matrix.c: a cell against one rank without directives, and against the same cell in other ways */
 void matrix_run(suite *s, const cell *c);
-void matrix_done(suite *s);
+
+/* strategies.c: the scripts of strategies/, each under every combination of the values that it
+ * names; strategies/README.md says how one is written */
+enum { STRATEGY_PARAMETERS = 8 };
+typedef struct strategy_unit {
+    char *name;   /* "skip-schedule=dualpipev-dp=2" */
+    char *script; /* absolute */
+    char *truth;  /* a name for its run on one rank, which other units may share */
+    char *words[2 * STRATEGY_PARAMETERS + 1]; /* "-D", "dp=2", ..., NULL */
+    bool sampled;                             /* one of those without --all */
+} strategy_unit;
+/* Owned: strategies_free. False: `why`. */
+bool strategies_read(const char *folder, uint64_t seed, strategy_unit **ret, uint32_t *ret_n,
+                     reason *why);
+void strategies_free(strategy_unit *units, uint32_t n);
+/* strategy_run.c */
+void strategy_run(suite *s, const strategy_unit *u);
 
 /* routing.c: rows that leave their rank, counted here from a router's weights; `copies` ranks */
 void routing_run(suite *s, const char *unit, uint32_t copies);

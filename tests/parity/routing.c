@@ -142,13 +142,15 @@ void routing_run(suite *s, const char *unit, uint32_t copies)
     reason why;
     fill_text(text);
     snprintf(definition, sizeof definition, "copies=%u", copies);
-    bool ok =
-        write_file(t, "routing.txt", text, sizeof text, &why) &&
-        write_file(t, "routing.pps", script, strlen(script), &why) &&
-        run_training(t, "routing.pps", 1, TRAIN_SAVE | TRAIN_TRACE, "-D", definition, &tr, &why) &&
-        tensors_read(run_path(t, "routing.params", path), &params, &why) &&
-        trace_read(run_path(t, "routing.trace", path), &tc, &why) &&
-        compare(&tc, &params, text, copies, &why);
+    const char *const words[] = {"-D", definition, NULL};
+    train_request request = {
+        .script = "routing.pps", .steps = 1, .flags = TRAIN_SAVE | TRAIN_TRACE, .words = words};
+    bool ok = write_file(t, "routing.txt", text, sizeof text, &why) &&
+              write_file(t, "routing.pps", script, strlen(script), &why) &&
+              run_training(t, &request, &tr, &why) &&
+              tensors_read(run_path(t, "routing.params", path), &params, &why) &&
+              trace_read(run_path(t, "routing.trace", path), &tc, &why) &&
+              compare(&tc, &params, text, copies, &why);
     report_check(&s->report, unit, "rows routed to other ranks", ok, &why);
     training_done(&tr);
     tensors_done(&params);

@@ -108,18 +108,6 @@ bool run_program(const tool *t, const char *const *arguments, const char *out, r
                 WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status), message);
 }
 
-json_t *run_json(const tool *t, const char *const *arguments, const char *out, reason *why)
-{
-    char path[512];
-    json_error_t error;
-    if (!run_program(t, arguments, out, why))
-        return NULL;
-    json_t *json = json_load_file(run_path(t, out, path), 0, &error);
-    if (!json)
-        fail(why, "'pps %s %s' printed no JSON: %s", arguments[0], arguments[1], error.text);
-    return json;
-}
-
 char *run_text(const tool *t, const char *const *arguments, const char *out, reason *why)
 {
     char path[512], *text = NULL;
@@ -137,6 +125,24 @@ char *run_text(const tool *t, const char *const *arguments, const char *out, rea
     return text;
 }
 
+json_t *run_json(const tool *t, const char *const *arguments, const char *out, reason *why)
+{
+    json_error_t error = {.text = "nothing there"};
+    char *text = run_text(t, arguments, out, why);
+    if (!text)
+        return NULL;
+    const char *line = text;
+    while (*line && *line != '{' && *line != '[') {
+        line += strcspn(line, "\n");
+        line += *line == '\n';
+    }
+    json_t *json = json_loads(line, 0, &error);
+    free(text);
+    if (!json)
+        fail(why, "'pps %s %s' printed no JSON: %s", arguments[0], arguments[1], error.text);
+    return json;
+}
+
 /* ---- Training ------------------------------------------------------------------------------ */
 
 static bool read_step(const json_t *line, training *tr)
@@ -150,6 +156,18 @@ static bool read_step(const json_t *line, training *tr)
     return json_integer_value(json_object_get(line, "step")) == (json_int_t)tr->n_steps;
 }
 
+static bool keep_printed(const char *line, training *tr)
+{
+    size_t have = tr->printed ? strlen(tr->printed) : 0, n = strlen(line);
+    char *text = realloc(tr->printed, have + n + 1);
+    if (!text)
+        return false;
+    memcpy(text + have, line, n + 1);
+    tr->printed = text;
+    return true;
+}
+
+/* A line is a JSON object of the program's, or what the script printed. */
 static bool read_log(const char *path, uint32_t steps, training *tr, reason *why)
 {
     char *text = NULL;
@@ -157,8 +175,10 @@ static bool read_log(const char *path, uint32_t steps, training *tr, reason *why
     bool ok = true;
     FILE *file = fopen(path, "r");
     while (file && ok && getline(&text, &bytes, file) >= 0) {
-        json_t *line = json_loads(text, 0, NULL);
-        if (json_is_true(json_object_get(line, "done")))
+        json_t *line = text[0] == '{' ? json_loads(text, 0, NULL) : NULL;
+        if (text[0] != '{')
+            ok = keep_printed(text, tr);
+        else if (json_is_true(json_object_get(line, "done")))
             tr->done = json_incref(line);
         else
             ok = read_step(line, tr);
@@ -187,39 +207,45 @@ static bool says_no_openblas(const char *out_path)
     return found;
 }
 
-bool run_training(const tool *t, const char *script, uint32_t steps, unsigned flags,
-                  const char *option, const char *value, training *ret, reason *why)
+bool run_training(const tool *t, const train_request *q, training *ret, reason *why)
 {
-    char n[16], out[128], params[128], gradients[128], trace[128], path[512];
+    char n[16], stem[160], out[176], params[176], gradients[176], trace[176], path[512];
     const char *words[MAX_WORDS] = {
-        "run",   script, "--steps",   n,
-        "--log", "json", "--kernels", flags & TRAIN_BLAS ? "blas" : "plain"};
+        "run",   q->script, "--steps",   n,
+        "--log", "json",    "--kernels", q->flags & TRAIN_BLAS ? "blas" : "plain"};
     int at = 8;
-    int stem = (int)strcspn(script, ".");
-    snprintf(n, sizeof n, "%u", steps);
-    snprintf(out, sizeof out, "%.*s.log", stem, script);
-    snprintf(params, sizeof params, "%.*s.params", stem, script);
-    snprintf(gradients, sizeof gradients, "%.*s.gradients", stem, script);
-    snprintf(trace, sizeof trace, "%.*s.trace", stem, script);
-    if (flags & TRAIN_SAVE)
+    if (q->stem)
+        snprintf(stem, sizeof stem, "%s", q->stem);
+    else
+        snprintf(stem, sizeof stem, "%.*s", (int)strcspn(q->script, "."), q->script);
+    snprintf(n, sizeof n, "%u", q->steps);
+    snprintf(out, sizeof out, "%s.log", stem);
+    snprintf(params, sizeof params, "%s.params", stem);
+    snprintf(gradients, sizeof gradients, "%s.gradients", stem);
+    snprintf(trace, sizeof trace, "%s.trace", stem);
+    if (q->flags & TRAIN_SAVE)
         words[at++] = "--save", words[at++] = params;
-    if (flags & TRAIN_GRADIENTS)
+    if (q->flags & TRAIN_GRADIENTS)
         words[at++] = "--save-gradients", words[at++] = gradients;
-    if (flags & TRAIN_TRACE)
+    if (q->flags & TRAIN_TRACE)
         words[at++] = "--trace", words[at++] = trace;
-    if (option)
-        words[at++] = option, words[at++] = value;
+    for (const char *const *word = q->words; word && *word; word++) {
+        if (at == MAX_WORDS - 1)
+            return fail(why, "'pps run %s' has too many words", q->script);
+        words[at++] = *word;
+    }
     *ret = (training){0};
     if (!run_program(t, words, out, why))
         return false;
     run_path(t, out, path);
     ret->no_openblas = says_no_openblas(path);
-    return read_log(path, steps, ret, why);
+    return read_log(path, q->steps, ret, why);
 }
 
 void training_done(training *tr)
 {
     json_decref(tr->done);
+    free(tr->printed);
     *tr = (training){0};
 }
 

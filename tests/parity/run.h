@@ -24,7 +24,7 @@ const char *run_path(const tool *t, const char *name, char buffer[512]);
 /* Runs `pps ARGUMENTS...` (NULL-terminated); stdout goes to the file `out`, stderr to `out`.err.
  * False when it ends with another status than 0 or takes longer than the limit. */
 bool run_program(const tool *t, const char *const *arguments, const char *out, reason *why);
-/* The same; what it printed, as JSON. Owned: json_decref. */
+/* The same; the JSON that it printed, after any lines of the script. Owned: json_decref. */
 json_t *run_json(const tool *t, const char *const *arguments, const char *out, reason *why);
 /* The same; what it printed. Owned: free. */
 char *run_text(const tool *t, const char *const *arguments, const char *out, reason *why);
@@ -33,6 +33,7 @@ typedef struct training {
     uint32_t n_steps;
     double loss[RUN_MAX_STEPS], aux_loss[RUN_MAX_STEPS];
     char sha256[65];
+    char *printed;    /* by the script, its lines; owned: training_done */
     json_t *done;     /* the last line; owned: training_done */
     bool no_openblas; /* it was asked for and is not installed */
 } training;
@@ -44,10 +45,15 @@ enum {
     TRAIN_TRACE = 4,     /* SCRIPT.trace, of the last step */
     TRAIN_BLAS = 8,      /* OpenBLAS instead of the plain kernels */
 };
-/* `pps run SCRIPT --steps N --log json` with up to two more words; the files above are SCRIPT's
- * name with another ending. */
-bool run_training(const tool *t, const char *script, uint32_t steps, unsigned flags,
-                  const char *option, const char *value, training *ret, reason *why);
+typedef struct train_request {
+    const char *script; /* from the folder, or absolute */
+    const char *stem;   /* of the files that it writes in the folder; NULL: the script's name */
+    uint32_t steps;
+    unsigned flags;
+    const char *const *words; /* more of the command, NULL-terminated; NULL: none */
+} train_request;
+/* `pps run SCRIPT --steps N --log json WORDS...`; the files above are STEM.ENDING. */
+bool run_training(const tool *t, const train_request *q, training *ret, reason *why);
 void training_done(training *tr);
 
 /* Loss and auxiliary loss of every step within `tolerance` relative (absolute where the reference

@@ -412,9 +412,10 @@ static void buckets_are_reduced_and_updated_once(void **state)
     assert_int_equal(proved(), 520);
     *update = was;
     was = *reduce;
-    p->buckets[chunk_of(reduce)].reduced = false; /* a reduction that the replicas do not want */
+    uint32_t teams = p->buckets[chunk_of(reduce)].teams;
+    p->buckets[chunk_of(reduce)].teams = IR_NONE; /* a reduction that the replicas do not want */
     assert_int_equal(proved(), 546);
-    p->buckets[chunk_of(reduce)].reduced = true;
+    p->buckets[chunk_of(reduce)].teams = teams;
     /* before its gradients are complete */
     plan_work *other = own_work(reduce, 0);
     other->chunk = chunk_of(step_of(p, PLAN_ALL_REDUCE, 1));

@@ -313,7 +313,7 @@ static bool change_bucket(draw *d)
     if (p->n_buckets == 0)
         return false;
     plan_bucket *b = &p->buckets[below(d, p->n_buckets)];
-    b->reduced = !b->reduced;
+    b->teams = b->teams == IR_NONE ? below(d, d->set->n_teams) : IR_NONE;
     return true;
 }
 

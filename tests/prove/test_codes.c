@@ -239,7 +239,7 @@ static void gradients_that_are_not_summed(void **state)
     (void)state;
     plan *p = group(0);
     uint32_t bucket = work_of(&p->steps[step_of(p, PLAN_ALL_REDUCE, -1, IR_NONE)])->chunk;
-    p->buckets[bucket].reduced = false;
+    p->buckets[bucket].teams = IR_NONE;
     refused(546, "the bucket's level has no such step", "random.pps:8");
 }
 

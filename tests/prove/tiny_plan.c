@@ -25,7 +25,9 @@ struct tiny_prover {
     uint32_t work_buffers[3];
     plan_bucket held[1];
     pps_span places[1];
-    uint32_t ranks[TINY_RANKS], chunk_stage[MOST];
+    uint32_t ranks[TINY_RANKS], chunk_stage[MOST], chunk_model[MOST];
+    plan_teams teams[TINY_RANKS + MOST + 1]; /* groups; then each collective's */
+    uint32_t team_ranks[TINY_RANKS * (TINY_RANKS + MOST + 1)];
     const char *chunk_names[MOST], *streams[TINY_STREAMS];
 };
 
@@ -81,7 +83,7 @@ static void make_step(tiny_prover *p, const tiny *t, uint32_t g, uint32_t i, uin
     plan *mine = &p->plans[g];
     plan_step *s = &p->steps[g][i];
     plan_work *w = &p->works[id];
-    *w = (plan_work){.program = IR_NONE, .peer_group = IR_NONE, .peer = IR_NONE};
+    *w = (plan_work){.program = IR_NONE, .peer_group = IR_NONE, .peer = IR_NONE, .teams = IR_NONE};
     *s = (plan_step){.kind = kinds[from->kind],
                      .stream = from->stream,
                      .work = id,
@@ -106,10 +108,33 @@ static void make_step(tiny_prover *p, const tiny *t, uint32_t g, uint32_t i, uin
         w->n_buffers = s->n_bindings = 1;
         break;
     case TINY_COLLECTIVE:
+        w->teams = t->n_ranks + from->seq;
         w->n_buffers = s->n_bindings = 2; /* counts of no experts */
         break;
     }
     mine->n_bindings += s->n_bindings;
+}
+
+/* Every rank is a group and a team; then one team for each sequence number: the ranks that have it.
+ */
+static void make_teams(tiny_prover *p, const tiny *t)
+{
+    plan_set *set = &p->set;
+    set->teams = p->teams;
+    set->team_ranks = p->team_ranks;
+    for (uint32_t i = 0; i < t->n_ranks + MOST + 1; i++) {
+        plan_teams *teams = &set->teams[set->n_teams++];
+        *teams = (plan_teams){.ranks = set->n_team_ranks};
+        for (uint32_t g = 0; g < t->n_ranks; g++) {
+            bool in = i == g;
+            for (uint32_t k = 0; i >= t->n_ranks && k < t->n_steps[g]; k++)
+                in |= t->steps[g][k].seq == i - t->n_ranks;
+            if (in)
+                p->team_ranks[set->n_team_ranks++] = g;
+        }
+        teams->n_ranks = set->n_team_ranks - teams->ranks;
+        teams->size = teams->n_ranks > 0 ? teams->n_ranks : 1;
+    }
 }
 
 int tiny_prove(tiny_prover *p, const tiny *t, bool buffered)
@@ -120,6 +145,7 @@ int tiny_prove(tiny_prover *p, const tiny *t, bool buffered)
                         .n_ranks = t->n_ranks,
                         .plans = p->plans,
                         .group_ranks = p->ranks,
+                        .rank_group = p->ranks,
                         .n_mb = 1,
                         .works = p->works,
                         .buffers = p->buffers,
@@ -132,10 +158,16 @@ int tiny_prove(tiny_prover *p, const tiny *t, bool buffered)
                         .streams = p->streams,
                         .n_streams = TINY_STREAMS,
                         .chunk_names = p->chunk_names,
-                        .chunk_stage = p->chunk_stage};
+                        .chunk_stage = p->chunk_stage,
+                        .chunk_model = p->chunk_model};
     p->buffers[0] = (plan_buffer){.per = 1};
-    for (uint32_t i = 0; i < MOST; i++)
+    make_teams(p, t);
+    for (uint32_t i = 0; i < MOST; i++) {
         p->chunk_names[i] = "chunk";
+        p->chunk_model[i] = i;
+    }
+    for (uint32_t g = 0; g < TINY_RANKS; g++)
+        p->ranks[g] = g;
     for (uint32_t i = 0; i < TINY_STREAMS; i++)
         p->streams[i] = "stream";
     for (uint32_t g = 0; g < t->n_ranks; g++) {

@@ -20,6 +20,13 @@ void pb_init(plan_builder *b, uint32_t n_groups, uint32_t group_size, uint32_t n
         .group_ranks = b->group_ranks,
         .rank_group = b->rank_group,
         .rank_index = b->rank_index,
+        .rank_replica = b->rank_replica,
+        .rank_part = b->rank_part,
+        .rank_speaks = b->rank_speaks,
+        .teams = b->teams,
+        .n_teams = n_groups,
+        .team_ranks = b->team_ranks,
+        .n_team_ranks = n_groups * group_size,
         .n_mb = 1,
         .batch = group_size,
         .T = 1,
@@ -36,6 +43,7 @@ void pb_init(plan_builder *b, uint32_t n_groups, uint32_t group_size, uint32_t n
         .n_streams = n_streams,
         .chunk_names = b->chunk_names,
         .chunk_stage = b->chunk_stage,
+        .chunk_model = b->chunk_model,
         .n_chunks = 1,
         .train = {.optimizer = {.kind = IR_OPT_SGD, .lr = 1}, .has_optimizer = true},
     };
@@ -43,8 +51,11 @@ void pb_init(plan_builder *b, uint32_t n_groups, uint32_t group_size, uint32_t n
     b->chunk_names[0] = "PP0";
     pb_work(b, (plan_work){.program = IR_NONE});
     for (uint32_t g = 0; g < n_groups; g++) {
+        b->teams[g] = (plan_teams){g * group_size, group_size, group_size};
         b->plans[g] = (plan){.group = g,
                              .n_ranks = group_size,
+                             .n_replicas = group_size,
+                             .n_parts = 1,
                              .ranks = g * group_size,
                              .steps = b->steps[g],
                              .bindings = b->bindings[g],
@@ -57,6 +68,9 @@ void pb_init(plan_builder *b, uint32_t n_groups, uint32_t group_size, uint32_t n
             b->group_ranks[rank] = rank;
             b->rank_group[rank] = g;
             b->rank_index[rank] = i;
+            b->rank_replica[rank] = i;
+            b->rank_speaks[rank] = true;
+            b->team_ranks[rank] = rank;
         }
     }
 }
@@ -70,9 +84,14 @@ void pb_param(plan_builder *b, uint32_t group, uint32_t id)
         (ir_param){.name = names[id], .n_dims = 1, .init = IR_INIT_ONE, .dims = {PB_ELEMS}};
     if (id >= b->set.n_params)
         b->set.n_params = id + 1;
-    b->params[group][p->n_params] = (plan_param){.param = id, .shards = 1, .elems = PB_ELEMS};
-    b->buckets[group][p->n_buckets++] = (plan_bucket){
-        .first = p->n_params++, .n = 1, .bytes = PB_BYTES, .offset = {offset, offset, offset}};
+    b->params[group][p->n_params] = (plan_param){
+        .param = id, .cuts = {{.teams = IR_NONE}, {.teams = IR_NONE}}, .elems = PB_ELEMS};
+    b->buckets[group][p->n_buckets++] = (plan_bucket){.first = p->n_params++,
+                                                      .n = 1,
+                                                      .bytes = PB_BYTES,
+                                                      .teams = IR_NONE,
+                                                      .slices = 1,
+                                                      .offset = {offset, offset, offset}};
 }
 
 plan_operand pb_bind(uint16_t i)
@@ -99,6 +118,7 @@ static uint32_t add_program(plan_builder *b, plan_kernel kernel, uint32_t n,
     kernel.n_operands = (uint8_t)n;
     kernel.operands = b->set.n_operands;
     kernel.ep = 1;
+    kernel.teams = IR_NONE;
     b->kernels[b->set.n_kernels++] = kernel;
     memcpy(b->operands + b->set.n_operands, operands, n * sizeof(*operands));
     b->set.n_operands += n;
@@ -148,6 +168,11 @@ uint32_t pb_step(plan_builder *b, uint32_t group, plan_step step, const uint32_t
                  const uint32_t *slots)
 {
     plan *p = &b->plans[group];
+    if (plan_is(step.kind, PLAN_COLLECTIVE)) {
+        plan_work work = b->works[step.work];
+        work.teams = group;
+        step.work = pb_work(b, work);
+    }
     assert(p->n_steps < PB_STEPS && p->n_waits + 8 < PB_POOL && p->n_bindings + 8 < PB_POOL);
     step.waits = p->n_waits;
     for (; waits && *waits != IR_NONE; waits++, step.n_waits++)

@@ -30,8 +30,11 @@ typedef struct plan_builder {
     plan_kernel kernels[16];
     plan_operand operands[64];
     uint32_t group_ranks[PB_RANKS], rank_group[PB_RANKS], rank_index[PB_RANKS];
+    uint32_t rank_replica[PB_RANKS], rank_part[PB_RANKS], team_ranks[PB_RANKS];
+    bool rank_speaks[PB_RANKS];
+    plan_teams teams[PB_GROUPS];
     const char *streams[8], *chunk_names[1];
-    uint32_t chunk_stage[1];
+    uint32_t chunk_stage[1], chunk_model[1];
 } plan_builder;
 
 /* `n_groups` groups of `group_size` consecutive ranks; one chunk "PP0"; plain SGD with lr 1. */

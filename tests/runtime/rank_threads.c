@@ -100,8 +100,8 @@ static pps_status one_step(rank_thread *t, exec_rank *r)
     const plan *p = r->plan;
     for (uint32_t k = 0; !t->all->paced && k < set->n_data; k++)
         if (reads_data(set, p, k))
-            train_data_fill(t->data, k, r->epoch, r->group_index, p->n_ranks,
-                            r->arena + p->data_offset + set->data[k].offset);
+            train_data_fill(t->data, k, r->epoch, set->rank_replica[p->ranks + r->group_index],
+                            p->n_replicas, r->arena + p->data_offset + set->data[k].offset);
     uint64_t begin_ns = now_ns();
     if (t->all->watch.loop)
         t->all->watch.loop(t->all->watch.ud, r, true);
@@ -117,6 +117,7 @@ static pps_status all_steps(rank_thread *t, exec_rank *r, coll_rank *coll)
     rank_threads *all = t->all;
     const exec_backend watched = {"watched", watched_begin, watched_poll, watched_idle,
                                   !all->paced};
+    PPS_TRY(exec_rank_seat(r));
     if (all->paced)
         PPS_TRY(exec_paced_backend_new(r, coll, all->paced, &t->inner));
     else
@@ -125,7 +126,7 @@ static pps_status all_steps(rank_thread *t, exec_rank *r, coll_rank *coll)
     r->backend_self = t;
     pps_status status = exec_rank_init(r);
     if (status == PPS_OK && !all->paced)
-        train_fill_params(r->set, r->plan, r->group_index, NULL, r->arena);
+        train_fill_params(r->set, r->plan, r->seats, NULL, r->arena);
     for (r->epoch = 0; r->epoch < all->steps && status == PPS_OK; r->epoch++) {
         status = coll_barrier(coll);
         if (status == PPS_OK)
@@ -170,12 +171,17 @@ static void gather(rank_threads *all, coll_world *world)
     assert_int_equal(train_layout_new(set, &layout), PPS_OK);
     char *params = calloc(1, layout.bytes + 1);
     assert_non_null(params);
+    plan_seat *seats = calloc(set->n_teams, sizeof *seats);
+    assert_non_null(seats);
     for (uint32_t i = 0; i < set->n_ranks; i++) {
         const plan *p = &set->plans[set->rank_group[i]];
+        plan_find_seats(set, i, seats);
         for (uint32_t b = 0; b < p->n_buckets; b++)
-            train_export(p, &p->buckets[b], PLAN_AREA_PARAMS, set->rank_index[i],
+            train_export(set, p, &p->buckets[b], PLAN_AREA_PARAMS, seats,
+                         set->rank_speaks[p->ranks + set->rank_index[i]],
                          coll_world_arena(world, i), &layout, params);
     }
+    free(seats);
     train_sha256(set, &layout, params, all->sha256);
     free(params);
     train_layout_done(&layout);

@@ -275,6 +275,8 @@ static void *run_rank(void *ud)
     r.backend = run->paced ? &exec_paced_backend : &exec_cpu_backend;
     run->status = coll_rank_new(run->world, run->rank, &coll);
     if (run->status == PPS_OK)
+        run->status = exec_rank_seat(&r);
+    if (run->status == PPS_OK)
         run->status = run->paced ? exec_paced_backend_new(&r, coll, run->paced, &self)
                                  : exec_cpu_backend_new(&r, coll, NULL, &self);
     r.backend_self = self;

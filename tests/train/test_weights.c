@@ -272,8 +272,11 @@ typedef struct two_ranks { /* a replicated and a sharded parameter */
     plan_param held[2];
     plan_bucket bucket;
     plan plan;
+    plan_teams teams;
     plan_set set;
 } two_ranks;
+
+static const plan_cut uncut = {.teams = IR_NONE};
 
 static void make_two_ranks(two_ranks *m)
 {
@@ -281,9 +284,10 @@ static void make_two_ranks(two_ranks *m)
     m->params[0] = fixture_param("n", 2, 0, 0);
     m->params[1] = fixture_param("m.e.up", 2, 2, 3);
     m->params[1].flags = IR_PARAM_EXPERT;
-    m->held[0] = (plan_param){.param = 1, .shards = 2, .offset = 0, .elems = 6};
-    m->held[1] = (plan_param){.param = 0, .shards = 1, .offset = 24, .elems = 2};
-    m->bucket = (plan_bucket){.n = 2, .bytes = 32};
+    m->held[0] = (plan_param){.param = 1, .cuts = {{.teams = 0}, uncut}, .offset = 0, .elems = 6};
+    m->held[1] = (plan_param){.param = 0, .cuts = {uncut, uncut}, .offset = 24, .elems = 2};
+    m->bucket = (plan_bucket){.n = 2, .bytes = 32, .teams = IR_NONE, .slices = 1};
+    m->teams = (plan_teams){0, 2, 2};
     m->plan = (plan){.n_ranks = 2,
                      .params = m->held,
                      .n_params = 2,
@@ -291,8 +295,13 @@ static void make_two_ranks(two_ranks *m)
                      .n_buckets = 1,
                      .param_bytes = 32,
                      .grad_offset = 32};
-    m->set = (plan_set){
-        .params = m->params, .n_params = 2, .n_groups = 1, .n_ranks = 2, .plans = &m->plan};
+    m->set = (plan_set){.params = m->params,
+                        .n_params = 2,
+                        .n_groups = 1,
+                        .n_ranks = 2,
+                        .plans = &m->plan,
+                        .teams = &m->teams,
+                        .n_teams = 1};
     m->set.train.seed = 3;
 }
 
@@ -302,8 +311,10 @@ static void gather(const two_ranks *m, const train_weights *w, const train_layou
     memset(gathered, 0xee, 56);
     for (uint32_t rank = 0; rank < 2; rank++) {
         float local[8];
-        train_fill_params(&m->set, &m->plan, rank, w, (char *)local);
-        train_export(&m->plan, &m->bucket, PLAN_AREA_PARAMS, rank, (char *)local, layout, gathered);
+        const plan_seat seat = {0, rank};
+        train_fill_params(&m->set, &m->plan, &seat, w, (char *)local);
+        train_export(&m->set, &m->plan, &m->bucket, PLAN_AREA_PARAMS, &seat, true, (char *)local,
+                     layout, gathered);
     }
 }
 
@@ -350,14 +361,22 @@ static void slices_cut_across_parameters(void **state)
 {
     enum { BYTES = 3 * PLAN_ALIGN, A = 25, B = 10 };
     ir_param params[2] = {fixture_param("a", A, 0, 0), fixture_param("b", B, 0, 0)};
-    plan_param held[2] = {{.param = 0, .shards = 1, .elems = A},
-                          {.param = 1, .shards = 1, .offset = 2 * PLAN_ALIGN, .elems = B}};
+    plan_param held[2] = {
+        {.param = 0, .cuts = {uncut, uncut}, .elems = A},
+        {.param = 1, .cuts = {uncut, uncut}, .offset = 2 * PLAN_ALIGN, .elems = B}};
     float whole[A + B];
     (void)state;
     for (uint8_t zero = 0; zero <= 3; zero++) {
-        plan_bucket bucket = {.n = 2, .bytes = BYTES, .reduced = true, .zero = zero};
+        plan_teams teams = {0, 3, 3};
+        plan_bucket bucket = {
+            .n = 2, .bytes = BYTES, .teams = 0, .slices = zero > 0 ? 3 : 1, .zero = zero};
         plan p = {.n_ranks = 3, .params = held, .n_params = 2, .buckets = &bucket, .n_buckets = 1};
-        plan_set set = {.params = params, .n_params = 2, .plans = &p, .train.seed = 5};
+        plan_set set = {.params = params,
+                        .n_params = 2,
+                        .plans = &p,
+                        .train.seed = 5,
+                        .teams = &teams,
+                        .n_teams = 1};
         train_layout layout;
         float values[A + B], grads[A + B], memory[2 * BYTES / 4];
         assert_int_equal(train_layout_new(&set, &layout), PPS_OK);
@@ -365,20 +384,21 @@ static void slices_cut_across_parameters(void **state)
         train_init_param(&params[1], 5, 0, B, whole + A);
         memset(values, 0xee, sizeof values);
         memset(grads, 0xee, sizeof grads);
-        p.grad_offset = plan_stored_bytes(&p, &bucket, PLAN_AREA_PARAMS);
-        uint64_t stored = p.grad_offset + plan_stored_bytes(&p, &bucket, PLAN_AREA_GRADS);
+        p.grad_offset = plan_stored_bytes(&bucket, PLAN_AREA_PARAMS);
+        uint64_t stored = p.grad_offset + plan_stored_bytes(&bucket, PLAN_AREA_GRADS);
         assert_int_equal(stored, (zero < 3 ? BYTES : BYTES / 3) + (zero < 2 ? BYTES : BYTES / 3));
         for (uint32_t rank = 0; rank < 3; rank++) {
             memset(memory, 0, sizeof memory);
-            train_fill_params(&set, &p, rank, NULL, (char *)memory);
+            const plan_seat seat = {0, rank};
+            train_fill_params(&set, &p, &seat, NULL, (char *)memory);
             for (uint64_t i = stored / 4; i < sizeof memory / sizeof *memory; i++)
                 assert_true(memory[i] == 0); /* nothing beyond what is planned */
             /* sums are right in the rank's own slice, under zero 0 everywhere */
             for (uint64_t i = p.grad_offset / 4; i < stored / 4; i++)
                 memory[i] = (float)i;
-            train_export(&p, &bucket, PLAN_AREA_PARAMS, rank, (char *)memory, &layout,
+            train_export(&set, &p, &bucket, PLAN_AREA_PARAMS, &seat, true, (char *)memory, &layout,
                          (char *)values);
-            train_export(&p, &bucket, PLAN_AREA_GRADS, rank, (char *)memory, &layout,
+            train_export(&set, &p, &bucket, PLAN_AREA_GRADS, &seat, true, (char *)memory, &layout,
                          (char *)grads);
         }
         assert_memory_equal(values, whole, sizeof whole);

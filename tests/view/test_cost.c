@@ -174,6 +174,19 @@ static void groups_are_atomic(void **state)
     rows_done(&p);
 }
 
+/* Two copies of a stage share its microbatches: a rank that holds two of them holds one rank share.
+ * Chimera's drawing: 16 steps of which 12 are busy. */
+static void copies_share_a_stage(void **state)
+{
+    (void)state;
+    ir_program p = {0};
+    rows_parse(&p, "F0:0 F0:1 F3:2 B3:2 F3:3 B3:3 B0:0 B0:1\n"
+                   "F1:0 F2:2 F1:1 F2:3 B2:2 B1:0 B2:3 B1:1\n"
+                   "F1:2 F2:0 F1:3 F2:1 B2:0 B1:2 B2:1 B1:3\n"
+                   "F0:2 F0:3 F3:0 B3:0 F3:1 B3:1 B0:2 B0:3");
+    check(&p, "chimera", 4, 4, 16, 4);
+}
+
 static void deadlock_names_the_rows(void **state)
 {
     (void)state;
@@ -255,6 +268,7 @@ int main(void)
         cmocka_unit_test(peaks_by_rank),
         cmocka_unit_test(unequal_costs),
         cmocka_unit_test(groups_are_atomic),
+        cmocka_unit_test(copies_share_a_stage),
         cmocka_unit_test(deadlock_names_the_rows),
         cmocka_unit_test(missing_and_repeated_ops),
         cmocka_unit_test(edges),

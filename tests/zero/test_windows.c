@@ -373,7 +373,7 @@ static void experts_keep_their_owner(void **state)
                 const plan_param *q = &p->params[p->buckets[b].first + i];
                 bool expert = (c.set->params[q->param].flags & IR_PARAM_EXPERT) != 0;
                 assert_int_equal(p->buckets[b].zero, expert ? 0 : 3);
-                assert_int_equal(q->shards, expert ? 2 : 1);
+                assert_int_equal(q->cuts[0].teams == IR_NONE ? 1 : 2, expert ? 2 : 1);
             }
     }
     zero_close(&c);
