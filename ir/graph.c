@@ -69,12 +69,12 @@ uint32_t ir_op_operands(const ir_op *op, ir_phase phase, ir_operand ret[IR_MAX_O
 /* ---- Bytes ------------------------------------------------------------------------------------
  */
 
-uint64_t ir_rows_per_batch_row(uint32_t T, uint32_t top_k, uint32_t experts, uint32_t ep)
+uint64_t ir_rows_per_batch_row(uint32_t T, const ir_attrs *a, uint32_t ep)
 {
-    if (ep <= 1)
-        return (uint64_t)T * top_k;
-    uint32_t here = experts / ep;
-    return (uint64_t)(top_k < here ? top_k : here) * T * ep;
+    uint32_t here = a->experts / ep;
+    uint64_t chosen = (uint64_t)(a->top_k < here ? a->top_k : here) * T;
+    uint64_t taken = a->capacity > 0 ? (uint64_t)here * a->capacity : chosen;
+    return (taken < chosen ? taken : chosen) * ep;
 }
 
 uint64_t ir_param_elems(const ir_param *p)
@@ -102,8 +102,7 @@ static uint64_t row_elems(const ir_tensor *t)
 /* Most expert rows of one batch row, for an op that reads or writes them in tensor `rows`. */
 static uint64_t expert_rows(const ir_op *op, const ir_tensor *rows, uint32_t ep)
 {
-    uint32_t T = rows->dims[1] / op->attrs.top_k;
-    return ir_rows_per_batch_row(T, op->attrs.top_k, op->attrs.experts, ep);
+    return ir_rows_per_batch_row(rows->dims[1] / op->attrs.top_k, &op->attrs, ep ? ep : 1);
 }
 
 ir_extent ir_tensor_extent(const ir_graph *g, const ir_tensor *t, uint32_t ep)
@@ -188,9 +187,8 @@ double ir_op_flops(const ir_graph *g, const ir_op *op, ir_phase phase)
     switch ((ir_op_kind)op->kind) {
     case IR_LINEAR: /* each phase is one product of the same three sizes */
         return 2 * T * n_in * n_out;
-    case IR_EXPERTS: { /* three products in F; their gradients are three more in BI and in BW */
-        return 6 * T * n_in * a->hidden; /* dims[1] counts T*top_k rows */
-    }
+    case IR_EXPERTS: /* three products in F; their gradients are three more in BI and in BW */
+        return 6 * (double)expert_rows(op, in, 1) * n_in * a->hidden;
     case IR_ATTENTION: { /* causal: half of T^2. F: QK', PV. BI: QK' again, dV, dP, dQ, dK */
         double product = T * T * a->heads * a->head_dim;
         return phase == IR_PHASE_F ? 2 * product : 5 * product;
@@ -214,9 +212,9 @@ double ir_op_flops(const ir_graph *g, const ir_op *op, ir_phase phase)
     case IR_SLICE:
         return T * n_out;
     case IR_DISPATCH:
-        return T * a->top_k * n_in;
-    case IR_COMBINE: /* dims[1] counts T*top_k rows */
-        return 2 * T * n_in;
+        return (double)ir_rows_per_batch_row(in->dims[1], a, 1) * n_in;
+    case IR_COMBINE:
+        return 2 * (double)expert_rows(op, in, 1) * n_in;
     case IR_OPAQUE:
         return a->flops[phase] / in->dims[0];
     case IR_OP_COUNT:

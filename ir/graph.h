@@ -61,6 +61,7 @@ typedef struct ir_attrs {               /* what an op needs beyond shapes; unuse
     uint32_t group;                     /* RMSNORM */
     uint32_t begin;                     /* SLICE */
     uint32_t experts, top_k, hidden;    /* ROUTER, DISPATCH, EXPERTS, COMBINE */
+    uint32_t capacity; /* the same: choices that an expert takes of a batch row; 0: all */
     uint32_t vocab;                     /* CROSS_ENTROPY, EMBED */
     bool renorm;                        /* ROUTER */
     float eps, theta, aux_coef;
@@ -173,9 +174,11 @@ typedef struct ir_extent {
 } ir_extent;
 ir_extent ir_op_extra(const ir_graph *g, const ir_op *op, ir_operand operand, uint32_t ep);
 ir_extent ir_tensor_extent(const ir_graph *g, const ir_tensor *t, uint32_t ep);
-/* Expert rows that one batch row can put on one rank: T*top_k alone; with the experts over `ep`
- * ranks min(top_k, experts/ep) * T * ep, every token of every rank choosing this rank's experts. */
-uint64_t ir_rows_per_batch_row(uint32_t T, uint32_t top_k, uint32_t experts, uint32_t ep);
+/* Expert rows that one batch row of each rank can put on one rank, of T positions: T*top_k alone; with
+ * the experts over `ep` ranks min(top_k, experts/ep) * T * ep, every token of every rank choosing this
+ * rank's experts; under a capacity at most experts/ep * capacity * ep. `a` is of an op from ROUTER to
+ * COMBINE. */
+uint64_t ir_rows_per_batch_row(uint32_t T, const ir_attrs *a, uint32_t ep);
 uint64_t ir_param_elems(const ir_param *p);
 /* FLOPs of one phase per batch row (fixed parts excluded), for default costs. */
 double ir_op_flops(const ir_graph *g, const ir_op *op, ir_phase phase);

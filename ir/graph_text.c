@@ -71,6 +71,7 @@ static void put_attrs(const sink *s, const ir_attrs *a)
         {"experts", a->experts},
         {"top_k", a->top_k},
         {"hidden", a->hidden},
+        {"capacity", a->capacity},
         {"vocab", a->vocab},
         {"renorm", a->renorm},
         {"eps", a->eps},

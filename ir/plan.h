@@ -236,7 +236,8 @@ typedef struct plan {
      */
     uint64_t act_offset, act_bytes, total_bytes;
     uint64_t max_live_bytes; /* lower bound on act_bytes: most bytes live at once */
-    bool dropless;           /* act_bytes is a worst case: experts' rows depend on the data */
+    bool dropless; /* act_bytes is a worst case: experts' rows depend on the data, and no capacity
+                    * bounds them */
 } plan;
 
 typedef struct plan_data { /* data input k on one rank for one step: rows * row_bytes */

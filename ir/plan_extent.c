@@ -36,6 +36,8 @@ static shapes shapes_of(const plan_kernel *k)
     const ir_attrs *a = &k->attrs;
     uint64_t rows = times(k->B, k->T), in = times(rows, k->n_in), out = times(rows, k->n_out);
     uint64_t choices = times(rows, a->top_k);
+    uint64_t taken = a->capacity > 0 ? times3(k->B, a->experts, a->capacity) : choices;
+    uint64_t expert_rows = taken < choices ? taken : choices; /* alone */
     shapes s = {.whole = true};
     switch ((ir_op_kind)k->op) {
     case IR_EMBED:
@@ -83,7 +85,8 @@ static shapes shapes_of(const plan_kernel *k)
                         {choices, times(choices, 2), a->experts},
                         .whole = k->n_in == a->experts && a->top_k > 0 && a->top_k <= a->experts};
     case IR_DISPATCH:
-        return (shapes){{in, times(choices, 2)}, {times(choices, k->n_in)}, .whole = a->top_k > 0};
+        return (shapes){
+            {in, times(choices, 2)}, {times(expert_rows, k->n_in)}, .whole = a->top_k > 0};
     case IR_EXPERTS: {
         uint64_t weights = 0;
         s.whole = divides(k->ep, a->experts) && a->experts > 0 && k->n_in == k->n_out;
@@ -98,7 +101,7 @@ static shapes shapes_of(const plan_kernel *k)
                         .whole = s.whole};
     }
     case IR_COMBINE:
-        return (shapes){{times(choices, k->n_in), choices, times(choices, 2)},
+        return (shapes){{times(expert_rows, k->n_in), choices, times(choices, 2)},
                         {in},
                         .whole = a->top_k > 0 && k->n_in == k->n_out};
     case IR_CROSS_ENTROPY:

@@ -9,7 +9,7 @@
  * another group once, however many chunks use it there (the carrier link); gradients come back per
  * use. Buckets and their reductions and updates are buckets.c's.
  */
-#include "passes/pass.h"
+#include "passes/machine.h"
 
 #include <string.h>
 
@@ -92,7 +92,7 @@ static pps_status make_links(pass_cx *cx)
             ir_id tensor = g->lists[g->chunks[c].in.begin + k];
             const ir_tensor *t = &g->tensors[tensor];
             uint32_t src = base + g->op_chunk[t->op], id = d->n_links++;
-            bool src_ep = d->chunks[src].shard != IR_NONE, dst_ep = d->chunks[c].shard != IR_NONE;
+            bool src_ep = d->chunks[src].ep > 1, dst_ep = d->chunks[c].ep > 1;
             dag_link *l = &d->links[id];
             *l = (dag_link){.tensor = tensor,
                             .src = src,
@@ -330,5 +330,7 @@ pps_status pass_dag(pass_cx *cx)
     merge_streams(cx);
     PASS_ALLOC(d->split_bw, cx->mem, (size_t)g->n_chunks * d->n_mb);
     PPS_TRY(pass_local_rows(cx));
+    PPS_TRY(pass_count_names(cx));
+    PPS_TRY(machine_open(cx));
     return dag_seal(d);
 }

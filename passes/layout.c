@@ -357,7 +357,7 @@ static plan_kernel describe(const layout *l, uint32_t op_id, ir_phase phase)
     if (op->kind == IR_EXPERTS) {
         k.ep = l->ep;
         k.teams = l->cx->dag->chunks[l->chunk].ep_teams;
-        k.n = ir_rows_per_batch_row(k.T, op->attrs.top_k, op->attrs.experts, l->ep) * l->b;
+        k.n = ir_rows_per_batch_row(k.T, &op->attrs, l->ep) * l->b;
     }
     return k;
 }

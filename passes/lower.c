@@ -383,6 +383,16 @@ static pps_status place_lives(lower *l)
     return PPS_OK;
 }
 
+/* An exchange of expert rows that no capacity bounds. */
+static bool takes_every_choice(const pass_cx *cx, uint32_t v)
+{
+    const dag *d = cx->dag;
+    const dag_run *r = &d->runs[d->node_run[v]];
+    if (r->kind != PLAN_ALL_TO_ALL)
+        return false;
+    return d->graph->ops[d->graph->tensors[d->links[r->link].tensor].op].attrs.capacity == 0;
+}
+
 static pps_status lower_group(lower *l, uint32_t group)
 {
     pass_cx *cx = l->cx;
@@ -403,7 +413,7 @@ static pps_status lower_group(lower *l, uint32_t group)
     l->seq = l->seq_before = 0;
     for (uint32_t i = 0; i < issue.n; i++) {
         PPS_TRY(make_step(l, cx->issue[issue.begin + i], i));
-        p->dropless |= p->steps[i].kind == PLAN_ALL_TO_ALL;
+        p->dropless |= takes_every_choice(cx, cx->issue[issue.begin + i]);
     }
     PASS_ALLOC(p->waits, cx->mem, p->n_waits);
     if (p->n_waits > 0)

@@ -18,34 +18,16 @@ static pps_status name_chunks(pass_cx *cx)
 {
     plan_set *set = cx->set;
     const ir_graph *g = cx->program->graph;
-    uint32_t *seen; /* chunks so far with this tagset */
     PASS_ALLOC(set->chunk_names, cx->mem, g->n_chunks);
     PASS_ALLOC(set->chunk_stage, cx->mem, g->n_chunks);
     PASS_ALLOC(set->chunk_model, cx->mem, g->n_chunks);
-    PASS_ALLOC(seen, cx->scratch, g->n_tagsets);
     set->n_chunks = g->n_chunks;
     for (uint32_t c = 0; c < g->n_chunks; c++) {
-        if (c % cx->dag->n_model_chunks == 0)
-            memset(seen, 0, g->n_tagsets * sizeof *seen);
-        const ir_tagset *tags = &g->tagsets[g->chunks[c].tagset];
-        char name[160] = "";
-        size_t at = 0;
-        uint32_t stage = dag_stage(g, c), times = ++seen[g->chunks[c].tagset];
-        if (stage != IR_NONE)
-            at = (size_t)snprintf(name, sizeof name, "PP%u", stage);
-        for (uint32_t i = 0; i < tags->n && at < sizeof name; i++) {
-            const ir_tag *t = &g->tags[tags->begin + i];
-            if (strcmp(t->name, "PP") != 0)
-                at += (size_t)snprintf(name + at, sizeof name - at, "%s%s%u", at > 0 ? "." : "",
-                                       t->name, t->index);
-        }
-        if (at == 0)
-            at = (size_t)snprintf(name, sizeof name, "model");
-        if (times > 1 && at < sizeof name)
-            snprintf(name + at, sizeof name - at, "#%u", times);
-        PPS_TRY(copy_text(cx->mem, name, &set->chunk_names[c]));
-        set->chunk_stage[c] = stage == IR_NONE ? c % cx->dag->n_model_chunks : stage;
-        set->chunk_model[c] = c % cx->dag->n_model_chunks;
+        char name[PASS_NAME_BYTES];
+        uint32_t stage = dag_stage(g, c), model = c % cx->dag->n_model_chunks;
+        PPS_TRY(copy_text(cx->mem, pass_chunk_name(cx, c, name), &set->chunk_names[c]));
+        set->chunk_stage[c] = stage == IR_NONE ? model : stage;
+        set->chunk_model[c] = model;
     }
     return PPS_OK;
 }

@@ -1,33 +1,82 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * machine.c: costs from op shapes: FLOPs over a rate, bytes over a bandwidth plus a latency.
+ * machine.c: costs as measured, or else from op shapes: FLOPs over a rate; bytes over a bandwidth
+ * plus a latency.
  */
 #include "passes/machine.h"
 
+#include <stdlib.h>
+#include <string.h>
+
 const pass_machine machine_default = {.flops = 4e14, .bytes = 2e11, .latency = 1e-5};
 
-static const pass_machine *machine_of(const pass_cx *cx)
+static int by_name(const void *a, const void *b)
 {
-    return cx->options->machine != NULL ? cx->options->machine : &machine_default;
+    return strcmp(((const pass_cost *)a)->chunk, ((const pass_cost *)b)->chunk);
+}
+
+pps_status machine_open(pass_cx *cx)
+{
+    const pass_machine *m = cx->options->machine;
+    const dag *d = cx->dag;
+    pass_cost *sorted;
+    bool *used;
+    pps_span none = {0};
+    if (m == NULL || m->costs == NULL)
+        return PPS_OK;
+    PASS_ALLOC(cx->measured, cx->scratch, d->graph->n_chunks);
+    PASS_ALLOC(sorted, cx->scratch, m->n_costs);
+    PASS_ALLOC(used, cx->phase, m->n_costs);
+    memcpy(sorted, m->costs, m->n_costs * sizeof *sorted);
+    qsort(sorted, m->n_costs, sizeof *sorted, by_name);
+    for (uint32_t c = 0; c < d->n_model_chunks; c++) {
+        char name[PASS_NAME_BYTES];
+        pass_cost key = {.chunk = pass_chunk_name(cx, c, name)};
+        const pass_cost *found =
+            m->n_costs > 0 ? bsearch(&key, sorted, m->n_costs, sizeof *sorted, by_name) : NULL;
+        if (found == NULL)
+            return pps_error(cx->st, d->graph->chunks[c].span, 526,
+                             "the measured costs have none of chunk %s: they are of another model",
+                             name);
+        used[found - sorted] = true;
+        for (uint32_t i = c; i < d->graph->n_chunks; i += d->n_model_chunks)
+            cx->measured[i] = found;
+    }
+    for (uint32_t i = 0; i < m->n_costs; i++)
+        if (!used[i])
+            return pps_error(cx->st, none, 526,
+                             "there are measured costs of chunk %s, which the model does not have",
+                             sorted[i].chunk);
+    return PPS_OK;
+}
+
+static double or_default(double x, double otherwise)
+{
+    return x > 0.0 ? x : otherwise;
 }
 
 double machine_compute(const pass_cx *cx, uint32_t chunk, ir_phase phase)
 {
     const ir_graph *g = cx->program->graph;
     ir_range ops = g->chunks[chunk].ops;
-    double flops = 0.0;
+    double flops = 0.0, rate = machine_default.flops;
+    if (cx->measured != NULL)
+        return cx->measured[chunk]->seconds[phase];
+    if (cx->options->machine != NULL)
+        rate = or_default(cx->options->machine->flops, rate);
     for (uint32_t i = 0; i < ops.n; i++)
         flops += ir_op_flops(g, &g->ops[g->lists[ops.begin + i]], phase);
-    return flops * cx->local_rows[cx->dag->chunks[chunk].group] / machine_of(cx)->flops;
+    return flops * cx->local_rows[cx->dag->chunks[chunk].group] / rate;
 }
 
 double machine_hop(const pass_cx *cx, const dag_run *r)
 {
-    const pass_machine *m = machine_of(cx);
+    const pass_machine *m = cx->options->machine != NULL ? cx->options->machine : &machine_default;
     if (r->link == IR_NONE)
         return m->latency;
     const dag_link *k = &cx->dag->links[r->link];
     /* the side where rows lie with their tokens: what moves on average, not the worst case */
     uint32_t chunk = k->exchange != DAG_NO_EXCHANGE && !k->exchange_at_dst ? k->dst : k->src;
-    return m->latency + (double)pass_tensor_bytes(cx, k->tensor, chunk) / m->bytes;
+    return m->latency + (double)pass_tensor_bytes(cx, k->tensor, chunk) /
+                            or_default(m->bytes, machine_default.bytes);
 }

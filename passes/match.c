@@ -100,6 +100,43 @@ const char *pass_filter_text(const pass_cx *cx, const ir_filter *f, char *buffer
     return buffer;
 }
 
+const char *pass_chunk_name(const pass_cx *cx, uint32_t chunk, char buffer[PASS_NAME_BYTES])
+{
+    const ir_graph *g = cx->program->graph;
+    const ir_tagset *tags = &g->tagsets[g->chunks[chunk].tagset];
+    uint32_t stage = dag_stage(g, chunk);
+    size_t at = 0;
+    buffer[0] = '\0';
+    if (stage != IR_NONE)
+        at = (size_t)snprintf(buffer, PASS_NAME_BYTES, "PP%u", stage);
+    for (uint32_t i = 0; i < tags->n && at < PASS_NAME_BYTES; i++) {
+        const ir_tag *t = &g->tags[tags->begin + i];
+        if (strcmp(t->name, "PP") != 0)
+            at += (size_t)snprintf(buffer + at, PASS_NAME_BYTES - at, "%s%s%u", at > 0 ? "." : "",
+                                   t->name, t->index);
+    }
+    if (at == 0)
+        at = (size_t)snprintf(buffer, PASS_NAME_BYTES, "model");
+    if (cx->chunk_times[chunk] > 1 && at < PASS_NAME_BYTES)
+        snprintf(buffer + at, PASS_NAME_BYTES - at, "#%u", cx->chunk_times[chunk]);
+    return buffer;
+}
+
+/* How many chunks of a class up to this one have its tags. */
+pps_status pass_count_names(pass_cx *cx)
+{
+    const ir_graph *g = cx->program->graph;
+    uint32_t *seen;
+    PASS_ALLOC(cx->chunk_times, cx->scratch, g->n_chunks);
+    PASS_ALLOC(seen, cx->phase, g->n_tagsets);
+    for (uint32_t c = 0; c < g->n_chunks; c++) {
+        if (c % cx->dag->n_model_chunks == 0)
+            memset(seen, 0, g->n_tagsets * sizeof *seen);
+        cx->chunk_times[c] = ++seen[g->chunks[c].tagset];
+    }
+    return PPS_OK;
+}
+
 const char *pass_devices_text(const uint32_t *ranks, uint32_t n, char *buffer, size_t size)
 {
     size_t at = 0;

@@ -49,7 +49,8 @@ typedef struct pass_cx {
     arena *ordering; /* from order to schedule */
     arena *phase;    /* as long as one pass */
     dag *dag;
-    uint32_t *local_rows; /* [n_groups] batch rows of one microbatch on one rank */
+    uint32_t *chunk_times; /* [chunks] which one with its tags it is, from 1 */
+    uint32_t *local_rows;  /* [n_groups] batch rows of one microbatch on one rank */
 
     /* order */
     uint32_t **order_of;   /* [n_groups] its compute nodes in order, updates last */
@@ -65,6 +66,7 @@ typedef struct pass_cx {
     uint32_t *extra_entry; /* the entry behind each; IR_NONE: it follows from rows that agree */
     uint32_t n_extra, cap_extra;
     struct interleave_memo *memos[PASS_MEMOS]; /* interleave.c's */
+    const pass_cost **measured;                /* [chunks] machine.c's; NULL: costs from shapes */
     double exchanged, exposed; /* seconds of exchange in overlapped groups; not under compute */
 
     /* zero: which window of a bucket's gathered parameters a compute node uses */
@@ -109,6 +111,7 @@ typedef struct pass_match {
     const ir_term *comm;
 } pass_match;
 bool pass_match_chunk(const pass_cx *cx, const ir_filter *f, uint32_t chunk, pass_match *ret);
+pps_status pass_capacity(pass_cx *cx); /* capacity.c, part of the shard pass */
 /* teams.c: numbers in plan_set.teams. Groups come first, each one team, with their own numbers. */
 pps_status pass_teams_add(pass_cx *cx, const uint32_t *ranks, uint32_t n_ranks, uint32_t size,
                           uint32_t *ret);
@@ -145,6 +148,10 @@ pps_status pass_match_class(pass_cx *cx, const ir_directive *s, const ir_term *m
 
 /* A directive's "filter text" for messages: {PP: 0, EP: *}. */
 const char *pass_filter_text(const pass_cx *cx, const ir_filter *f, char *buffer, size_t n);
+enum { PASS_NAME_BYTES = 160 };
+/* "PP0", "PP0.EP1", "PP0#2" (the second one with its tags): what plans call a chunk. */
+const char *pass_chunk_name(const pass_cx *cx, uint32_t chunk, char buffer[PASS_NAME_BYTES]);
+pps_status pass_count_names(pass_cx *cx); /* once before; after places are known */
 /* The region must be placed on exactly the directive's devices (E0404). */
 pps_status pass_check_devices(pass_cx *cx, const ir_directive *s, uint32_t chunk);
 const char *pass_devices_text(const uint32_t *ranks, uint32_t n, char *buffer, size_t size);

@@ -7,10 +7,17 @@
 
 #include "ir/plan.h"
 
-typedef struct pass_machine { /* for costs from shapes */
-    double flops;             /* FLOP/s of a rank */
-    double bytes;             /* bytes/s of a link */
-    double latency;           /* seconds of a communication without bytes */
+typedef struct pass_cost { /* measured: one microbatch of a chunk on one rank */
+    const char *chunk;     /* as plan_set.chunk_names has it */
+    double seconds[IR_PHASE_COUNT];
+} pass_cost;
+
+typedef struct pass_machine { /* how long work takes; only ratios matter */
+    double flops;           /* FLOP/s of a rank, where there are no measured costs; 0: a default */
+    double bytes;           /* bytes/s of a link; 0: a default */
+    double latency;         /* seconds of a communication without bytes */
+    const pass_cost *costs; /* of every chunk of the model (E0526), or NULL */
+    uint32_t n_costs;
 } pass_machine;
 
 typedef struct pass_options {

@@ -5,6 +5,7 @@
  *   here             every number in a plan names something; waits point backward
  *   prove_match.c    sends meet their receives, collectives agree, all in one order per stream
  *   prove_once.c     every pass of every microbatch runs once
+ *   prove_teams.c    gradients are summed over all that have a share, experts exchanged in one way
  *   prove_hang.c     no step waits for ever, under rendezvous or under buffered sends
  *   prove_memory.c   steps find in their buffers what belongs there; bytes are used again in time
  *   prove_buckets.c  gradients are complete when reduced, and reduced and applied once
@@ -105,13 +106,18 @@ static pps_status check_teams(const prover *p)
     const pps_span none = {0};
     uint32_t *seen; /* [n_ranks] latest teams that it was in, + 1 */
     PASS_ALLOC(seen, p->mem, set->n_ranks);
-    for (uint32_t g = 0; g < set->n_groups; g++)
-        for (uint32_t k = 0; k < set->plans[g].n_ranks; k++) {
-            uint64_t at = (uint64_t)set->plans[g].ranks + k;
-            if (at >= set->n_ranks || set->group_ranks[at] >= set->n_ranks ||
-                set->rank_group[set->group_ranks[at]] != g)
-                return pps_error(p->st, none, 520, "group %u has ranks that are not there", g);
+    for (uint32_t g = 0; g < set->n_groups; g++) {
+        const plan *mine = &set->plans[g];
+        bool whole = within(mine->ranks, mine->n_ranks, set->n_ranks);
+        for (uint32_t k = 0; whole && k < mine->n_ranks; k++) {
+            uint32_t at = mine->ranks + k, rank = set->group_ranks[at];
+            whole = rank < set->n_ranks && set->rank_group[rank] == g &&
+                    set->rank_index[rank] == k && set->rank_replica[at] < mine->n_replicas &&
+                    set->rank_part[at] < mine->n_parts;
         }
+        if (!whole)
+            return pps_error(p->st, none, 520, "group %u has ranks that are not there", g);
+    }
     for (uint32_t i = 0; i < set->n_teams; i++) {
         const plan_teams *t = &set->teams[i];
         bool whole = within(t->ranks, t->n_ranks, set->n_team_ranks) && t->size > 0 &&
@@ -325,6 +331,7 @@ static pps_status prove(prover *p)
     PPS_TRY(prove_hang(p));
     arena_done(p->mem);
     PPS_TRY(prove_once(p));
+    PPS_TRY(prove_teams(p));
     arena_done(p->mem);
     PPS_TRY(prove_roles_init(p));
     PPS_TRY(prove_buckets_init(p));

@@ -71,6 +71,10 @@ pps_status prove_match(prover *p);
 /* prove_hang.c: no step waits for ever. E0502. */
 pps_status prove_hang(const prover *p);
 
+/* prove_teams.c: who sums gradients holds what is summed, and leaves out no replica and no device
+ * group; experts are exchanged and computed in one way to form teams. E0550. */
+pps_status prove_teams(const prover *p);
+
 /* prove_once.c: every chunk runs each of its passes once per microbatch. E0518, E0521. */
 pps_status prove_once(const prover *p);
 

@@ -93,6 +93,20 @@ static pps_status find_spans(matcher *m)
     return PPS_OK;
 }
 
+/* Buckets that are reduced or gathered together hold the same. */
+static bool same_bucket(const plan_set *set, uint32_t g, uint32_t a, uint32_t h, uint32_t b)
+{
+    const plan_bucket *x = &set->plans[g].buckets[a], *y = &set->plans[h].buckets[b];
+    for (uint32_t i = 0; i < x->n && x->n == y->n; i++) {
+        const plan_param *q = &set->plans[g].params[x->first + i];
+        const plan_param *r = &set->plans[h].params[y->first + i];
+        if (q->param != r->param || q->offset != r->offset || q->elems != r->elems ||
+            memcmp(q->cuts, r->cuts, sizeof q->cuts) != 0)
+            return false;
+    }
+    return x->n == y->n && x->zero == y->zero && x->every == y->every && x->slices == y->slices;
+}
+
 /* All ranks of a plan run its steps: all must have seats in the teams. */
 static pps_status check_seats(const matcher *m, uint32_t g, uint32_t i)
 {
@@ -123,6 +137,9 @@ static pps_status match_collective(matcher *m, uint32_t g, uint32_t i, end *e)
     if (w->teams != x->teams)
         return two(p, g, i, e, 542, "device groups disagree about a collective",
                    "here it is of other teams");
+    if (plan_is(s->kind, PLAN_BUCKET) && !same_bucket(p->set, g, w->chunk, e->group, x->chunk))
+        return two(p, g, i, e, 542, "device groups disagree about a collective",
+                   "here it is of another bucket");
     if (s->stream != o->stream)
         return two(p, g, i, e, 540, "a collective is on two streams", "here it is on another");
     if (e->n == 1)

@@ -109,9 +109,10 @@ static bool print_json(const plan_set *set, const memory_classes *classes)
         json_array_append_new(memory, memory_json(&classes[set->rank_group[r]]));
     }
     return report_json(
-        json_pack("{s:i, s:i, s:i, s:o, s:o, s:o, s:o, s:o, s:o}", "ranks", (int)set->n_ranks,
+        json_pack("{s:i, s:i, s:i, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "ranks", (int)set->n_ranks,
                   "nodes", (int)set->n_nodes, "edges", (int)set->n_edges, "plan_steps", steps,
                   "peak_bytes", peaks, "memory", memory, "bubble", report_number(set->bubble),
+                  "hidden_exchange", report_number(set->hidden >= 0 ? set->hidden : NAN),
                   "compile_ms", report_number(set->compile_ms), "settings", report_settings()),
         false);
 }
@@ -139,6 +140,9 @@ static void print_text(const session *s, const memory_classes *classes)
     if (isfinite(set->bubble))
         printf("bubble %.1f %%, makespan %.9g (%s)\n", 100 * set->bubble, set->makespan,
                report_settings_text());
+    if (set->hidden >= 0)
+        printf("%.1f %% of the exchanges in overlapped groups are under compute (%s costs)\n",
+               100 * set->hidden, s->options->costs ? "measured" : "shapes'");
 }
 
 int cmd_check(const cli_options *options)

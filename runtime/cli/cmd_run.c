@@ -14,12 +14,49 @@
 
 enum { DEFAULT_STEPS = 20 };
 /* The paced backend: a compute sleeps 2 ms, communication altogether half as long as computing. */
-#define PACED_UNIT_NS 2e6
+#define PACED_UNIT_NS    2e6
 #define PACED_COMM_SHARE 0.5
+
+typedef struct watch {
+    progress progress;
+    const launch_result *result;
+} watch;
 
 static void on_step(void *ud, uint64_t step, double loss, double aux_loss, double ms)
 {
-    progress_step(ud, step, loss, aux_loss, ms);
+    watch *w = ud;
+    w->progress.dropped = w->result->dropped;
+    progress_step(&w->progress, step, loss, aux_loss, ms);
+}
+
+/* What a program's routers with a capacity choose for one microbatch on one rank. */
+static uint64_t choices_of(const plan_set *set, const plan_program *p)
+{
+    uint64_t n = 0;
+    for (uint32_t i = p->kernels; i < p->kernels + p->n_kernels; i++) {
+        const plan_kernel *k = &set->kernels[i];
+        if (k->op == IR_ROUTER && k->phase == IR_PHASE_F && k->attrs.capacity > 0)
+            n += (uint64_t)k->B * k->T * k->attrs.top_k;
+    }
+    return n;
+}
+
+/* ... and in one step, on all ranks; of ranks that work on the same rows one counts. */
+static uint64_t bounded_choices(const plan_set *set)
+{
+    uint64_t n = 0;
+    for (uint32_t g = 0; g < set->n_groups; g++) {
+        const plan *p = &set->plans[g];
+        uint64_t speaking = 0;
+        for (uint32_t i = 0; i < p->n_ranks; i++)
+            speaking += set->rank_speaks[p->ranks + i];
+        for (uint32_t i = 0; i < p->n_steps; i++) {
+            const plan_step *s = &p->steps[i];
+            if (s->kind == PLAN_COMPUTE && s->pass == PPS_PASS_F)
+                n += speaking * choices_of(set, &set->programs[plan_work_of(set, s)->program]);
+        }
+    }
+    return n;
 }
 
 static pps_status write_trace(session *s, const launch_result *result)
@@ -105,7 +142,8 @@ int cmd_run(const cli_options *options)
 {
     session s;
     launch_result result = {0};
-    progress p;
+    watch w = {.result = &result};
+    progress *p = &w.progress;
     pps_status status = session_plans(&s, options);
     if (status == PPS_OK) {
         launch_options launch = {
@@ -117,25 +155,29 @@ int cmd_run(const cli_options *options)
             .backend = options->backend == CLI_BACKEND_PACED ? LAUNCH_PACED : LAUNCH_CPU,
             .plain_kernels = options->kernels == CLI_KERNELS_PLAIN,
             .paced = exec_paced_share(s.plans, PACED_UNIT_NS, PACED_COMM_SHARE),
-            .trace = options->trace != NULL,
+            .trace = options->trace != NULL || options->profile != NULL,
             .save_path = options->save,
             .save_gradients_path = options->save_gradients,
             .want_hash = true,
             .on_step = on_step,
-            .on_step_ud = &p,
+            .on_step_ud = &w,
         };
-        progress_begin(&p, options->log == CLI_JSON, launch.steps,
+        progress_begin(p, options->log == CLI_JSON, launch.steps,
                        (uint64_t)s.plans->batch * s.plans->T);
+        if (launch.backend == LAUNCH_CPU) /* nothing is routed on the other */
+            p->choices = bounded_choices(s.plans);
         session_release_sigint();
         status = launch_run(&launch, &result);
-        progress_end(&p);
+        progress_end(p);
     }
     if (status == PPS_OK && options->trace)
         status = write_trace(&s, &result);
+    if (status == PPS_OK && options->profile)
+        status = costs_write(s.st, s.plans, result.marks, options->profile);
     if (status == PPS_OK && options->log == CLI_JSON)
         print_done_json(&s, &result);
     else if (status == PPS_OK)
-        print_done(&s, &result, &p);
+        print_done(&s, &result, p);
     launch_result_done(&result);
     return session_end(&s, status);
 }

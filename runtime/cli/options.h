@@ -35,7 +35,7 @@ typedef struct cli_options {
     uint32_t rank_kind;             /* cli_rank_kind */
     uint32_t kernels;               /* cli_kernels */
     uint32_t interchange;           /* --from, --to: Piper's JSON is all there is */
-    const char *stage, *output, *trace, *save, *save_gradients, *model;
+    const char *stage, *output, *trace, *profile, *costs, *save, *save_gradients, *model;
     char *storage; /* split copies of the -D words */
 } cli_options;
 

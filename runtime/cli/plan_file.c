@@ -24,10 +24,13 @@ pps_status session_read_plans(session *s, const pps_source *source)
 {
     double begin = now_ms();
     const cli_options *o = s->options;
-    if (o->n_defines > 0 || o->streams > 0)
+    if (o->n_defines > 0 || o->streams > 0 || o->costs)
         return pps_error(s->st, (pps_span){0}, 976,
                          "'%s' is a plan file, in which %s was settled when it was written",
-                         s->script, o->n_defines > 0 ? "every parameter" : "the number of streams");
+                         s->script,
+                         o->n_defines > 0 ? "every parameter"
+                         : o->streams > 0 ? "the number of streams"
+                                          : "every order");
     PPS_TRY(plan_file_read(s->st, s->script, source->text, source->bytes, &s->plans));
     PPS_TRY(pps_prove(s->st, s->plans));
     s->plans->compile_ms = now_ms() - begin;

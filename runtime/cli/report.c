@@ -205,7 +205,7 @@ void progress_begin(progress *p, bool json, uint64_t steps, uint64_t tokens_per_
 
 static void draw(progress *p, uint64_t step, double loss, double aux_loss, double tokens_per_s)
 {
-    char left[32], aux[32] = "";
+    char left[32], aux[32] = "", dropped[32] = "";
     double now = now_s();
     uint64_t every = p->terminal || p->steps < 40 ? 1 : p->steps / 20; /* a log stays readable */
     bool is_end = step == p->steps || step == 1;
@@ -214,9 +214,12 @@ static void draw(progress *p, uint64_t step, double loss, double aux_loss, doubl
     p->drawn_s = now;
     if (aux_loss != 0)
         snprintf(aux, sizeof aux, "  aux %.4f", aux_loss);
-    printf("%sstep %*llu/%llu  loss %.4f%s  %.0f tokens/s", p->terminal ? "\r\033[K" : "",
+    if (p->choices > 0)
+        snprintf(dropped, sizeof dropped, "  dropped %.1f %%",
+                 100.0 * (double)p->dropped / (double)p->choices);
+    printf("%sstep %*llu/%llu  loss %.4f%s%s  %.0f tokens/s", p->terminal ? "\r\033[K" : "",
            snprintf(NULL, 0, "%llu", (unsigned long long)p->steps), (unsigned long long)step,
-           (unsigned long long)p->steps, loss, aux, tokens_per_s);
+           (unsigned long long)p->steps, loss, aux, dropped, tokens_per_s);
     if (step < p->steps)
         printf(
             "  %s left",
@@ -236,13 +239,18 @@ void progress_step(progress *p, uint64_t step, double loss, double aux_loss, dou
         p->first_sum += loss;
     p->recent[p->n++ % 10] = loss;
     p->last_loss = loss;
-    if (p->json)
-        report_json(json_pack("{s:I, s:o, s:o, s:o, s:o}", "step", (json_int_t)step, "loss",
-                              report_number(loss), "aux_loss", report_number(aux_loss), "ms",
-                              report_number(ms), "tokens_per_s", report_number(tokens_per_s)),
-                    false);
-    else
+    if (!p->json) {
         draw(p, step, loss, aux_loss, tokens_per_s);
+        return;
+    }
+    json_t *line = json_pack("{s:I, s:o, s:o, s:o, s:o}", "step", (json_int_t)step, "loss",
+                             report_number(loss), "aux_loss", report_number(aux_loss), "ms",
+                             report_number(ms), "tokens_per_s", report_number(tokens_per_s));
+    if (p->choices > 0) {
+        json_object_set_new(line, "choices", json_integer((json_int_t)p->choices));
+        json_object_set_new(line, "dropped", json_integer((json_int_t)p->dropped));
+    }
+    report_json(line, false);
 }
 
 void progress_end(progress *p)

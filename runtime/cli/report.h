@@ -49,6 +49,7 @@ typedef struct progress {
     uint64_t steps;
     double begin_s, drawn_s; /* monotonic */
     uint64_t tokens_per_step;
+    uint64_t choices, dropped; /* of a step: of experts that have a capacity; beyond it */
     double first_loss, last_loss, first_sum,
         last_sum; /* sums over the first and the last 10 steps */
     double recent[10];
@@ -56,7 +57,7 @@ typedef struct progress {
     bool open_line;
 } progress;
 void progress_begin(progress *p, bool json, uint64_t steps, uint64_t tokens_per_step);
-/* `step` from 1. */
+/* `step` from 1. Where there are choices says how many were dropped. */
 void progress_step(progress *p, uint64_t step, double loss, double aux_loss, double ms);
 void progress_end(progress *p);
 /* Mean losses of the first and last up to 10 steps. */

@@ -69,6 +69,7 @@ void session_done(session *s)
     s->reporter.st = NULL;
     pps_close(s->st);
     ir_close(s->program);
+    costs_done(&s->costs);
     loader_done(&s->loader);
     *s = (session){0};
 }
@@ -128,11 +129,10 @@ static pps_status check_ranks(session *s)
     }
     const pps_directive *train = s->program->train.source;
     pps_span span = last ? last->span : train ? train->span : (pps_span){0};
-    pps_diag *d = pps_diag_start(s->st, PPS_SEV_ERROR, 972, span,
-                                 "-n asks for %llu ranks, but the %s %u",
-                                 (unsigned long long)asked,
-                                 s->from_file ? "plan file has" : "script places",
-                                 s->plans->n_ranks);
+    pps_diag *d =
+        pps_diag_start(s->st, PPS_SEV_ERROR, 972, span, "-n asks for %llu ranks, but the %s %u",
+                       (unsigned long long)asked, s->from_file ? "plan file has" : "script places",
+                       s->plans->n_ranks);
     if (last) {
         pps_diag_label(d, "the last place");
         if (train)
@@ -154,6 +154,10 @@ pps_status session_compile(session *s, const char *stage)
 #ifdef PPS_DEV
     options.verify = true;
 #endif
+    if (s->options->costs) {
+        PPS_TRY(costs_read(s->st, s->options->costs, &s->costs));
+        options.machine = &s->costs.machine;
+    }
     PPS_TRY(pps_compile(s->st, s->program, &options, &s->plans));
     return check_ranks(s);
 }

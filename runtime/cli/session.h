@@ -7,6 +7,7 @@
 #define PPS_CLI_SESSION_H
 
 #include "passes/pps_plan.h"
+#include "runtime/cli/costs.h"
 #include "runtime/cli/loader.h"
 #include "runtime/cli/options.h"
 #include "runtime/cli/report.h"
@@ -16,9 +17,10 @@ typedef struct session {
     pps_state *st;
     ir_program *program;
     plan_set *plans; /* after session_compile */
+    costs costs;     /* of --costs */
     loader loader;
     reporter reporter;
-    bool from_file;  /* the plans were read from a plan file: there is no program behind them */
+    bool from_file;     /* the plans were read from a plan file: there is no program behind them */
     const char *script; /* as the command line names it; "" without one */
     const char
         *script_dir; /* canonical; borrowed from the loader. What data paths are relative to */

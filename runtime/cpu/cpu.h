@@ -14,6 +14,7 @@
 typedef struct cpu_context {
     uint32_t team_index;         /* in the kernel's teams: which experts it owns when ep > 1 */
     const struct cpu_blas *blas; /* NULL: plain products */
+    uint64_t *dropped;           /* ROUTER in F adds the choices that it dropped, or NULL */
 } cpu_context;
 
 /* Run one kernel. `p[i]` is the address of operand i of ops.def's list (NULL when absent); outputs

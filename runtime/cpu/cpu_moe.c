@@ -5,8 +5,14 @@
  * A choice is (position, j): the j-th expert of a position. The route names each choice's expert
  * and its row among the expert rows, which lie expert after expert; an exchange between ranks
  * happens outside, between DISPATCH and EXPERTS and between EXPERTS and COMBINE.
+ *
+ * Under a capacity an expert takes the first `capacity` choices of each batch row, in the order of
+ * positions, then of j. A later choice is dropped: it keeps its expert and its gate, but its row is
+ * NO_ROW. Renormalised gates are not normalised again over what is left.
  */
 #include "runtime/cpu/lanes.h"
+
+enum { NO_ROW = -1 };
 
 static size_t choices(const plan_kernel *k)
 {
@@ -79,6 +85,24 @@ static double balance(const plan_kernel *k, const cpu_real *logits, const int32_
     return sum / ((double)per_row * (double)k->T);
 }
 
+/* Position 0 for choices that their experts take, NO_ROW for the others; how many those are.
+ * `count` is scratch [experts]. */
+static uint64_t drop(const plan_kernel *k, const int32_t *expert, int32_t *position, int32_t *count)
+{
+    size_t per_row = (size_t)k->T * k->attrs.top_k;
+    uint64_t dropped = 0;
+    memset(position, 0, choices(k) * sizeof *position);
+    for (size_t b = 0; k->attrs.capacity > 0 && b < k->B; ++b) {
+        memset(count, 0, k->attrs.experts * sizeof *count);
+        for (size_t c = b * per_row; c < (b + 1) * per_row; ++c)
+            if ((uint32_t)++count[expert[c]] > k->attrs.capacity) {
+                position[c] = NO_ROW;
+                ++dropped;
+            }
+    }
+    return dropped;
+}
+
 /* i0 o0 o1 o2 l0 */
 CPU_KERNEL(router_f)
 {
@@ -94,10 +118,13 @@ CPU_KERNEL(router_f)
         sum += (double)n * balance(k, logits, expert, b, count) / k->attrs.count;
     *loss = (double)k->attrs.aux_coef * sum;
 
+    uint64_t dropped = drop(k, expert, position, count);
+    if (cx->dropped != NULL)
+        *cx->dropped += dropped;
     /* counts become each expert's next row, and in the end the row after its last */
     memset(count, 0, n * sizeof *count);
     for (size_t c = 0; c < choices(k); ++c)
-        ++count[expert[c]];
+        count[expert[c]] += position[c] != NO_ROW;
     int32_t row = 0;
     for (size_t e = 0; e < n; ++e) {
         int32_t rows = count[e];
@@ -105,7 +132,8 @@ CPU_KERNEL(router_f)
         row += rows;
     }
     for (size_t c = 0; c < choices(k); ++c)
-        position[c] = count[expert[c]]++;
+        if (position[c] != NO_ROW)
+            position[c] = count[expert[c]]++;
     for (size_t e = n; e-- > 1;)
         count[e] -= count[e - 1];
     return PPS_OK;
@@ -173,7 +201,8 @@ CPU_KERNEL(dispatch_f)
     cpu_real *rows = p[2];
     size_t n = k->n_in;
     for (size_t c = 0; c < choices(k); ++c)
-        memcpy(rows + (size_t)position[c] * n, in + c / k->attrs.top_k * n, n * sizeof *in);
+        if (position[c] != NO_ROW)
+            memcpy(rows + (size_t)position[c] * n, in + c / k->attrs.top_k * n, n * sizeof *in);
     return PPS_OK;
 }
 
@@ -185,8 +214,13 @@ CPU_KERNEL(dispatch_bi)
     cpu_real *d_in = p[2];
     size_t n = k->n_in, top_k = k->attrs.top_k;
     for (size_t c = 0; d_in != NULL && c < choices(k); ++c) {
-        const cpu_real *from = d_rows + (size_t)position[c] * n;
         cpu_real *to = d_in + c / top_k * n;
+        if (position[c] == NO_ROW) {
+            if (c % top_k == 0)
+                memset(to, 0, n * sizeof *to);
+            continue;
+        }
+        const cpu_real *from = d_rows + (size_t)position[c] * n;
         if (c % top_k == 0)
             memcpy(to, from, n * sizeof *to);
         else
@@ -204,8 +238,13 @@ CPU_KERNEL(combine_f)
     cpu_real *out = p[3];
     size_t n = k->n_out, top_k = k->attrs.top_k;
     for (size_t c = 0; c < choices(k); ++c) {
-        const cpu_real *from = rows + (size_t)position[c] * n;
         cpu_real *to = out + c / top_k * n, gate = gates[c];
+        if (position[c] == NO_ROW) {
+            if (c % top_k == 0)
+                memset(to, 0, n * sizeof *to);
+            continue;
+        }
+        const cpu_real *from = rows + (size_t)position[c] * n;
         if (c % top_k == 0)
             for (size_t i = 0; i < n; ++i)
                 to[i] = gate * from[i];
@@ -224,6 +263,11 @@ CPU_KERNEL(combine_bi)
     cpu_real *d_rows = p[4], *d_gates = p[5];
     size_t n = k->n_out, top_k = k->attrs.top_k;
     for (size_t c = 0; c < choices(k); ++c) {
+        if (position[c] == NO_ROW) {
+            if (d_gates != NULL)
+                d_gates[c] = 0;
+            continue;
+        }
         size_t row = (size_t)position[c] * n;
         const cpu_real *from = d_out + c / top_k * n;
         for (size_t i = 0; d_rows != NULL && i < n; ++i)

@@ -59,8 +59,9 @@ static void *address(const cpu_self *self, const exec_rank *r, const plan_step *
     return NULL;
 }
 
-static pps_status compute(cpu_self *self, const exec_rank *r, const plan_step *s)
+static pps_status compute(cpu_self *self, exec_rank *r, const plan_step *s)
 {
+    self->cx.dropped = s->pass == PPS_PASS_F ? &r->dropped : NULL; /* once, whoever routes again */
     const plan_program *program = &r->set->programs[plan_work_of(r->set, s)->program];
     for (uint32_t i = 0; i < program->n_kernels; i++) {
         const plan_kernel *k = &r->set->kernels[program->kernels + i];

@@ -38,6 +38,7 @@ struct exec_rank {
     exec_mark *marks;     /* [plan->n_steps], or NULL */
     uint64_t origin_ns;   /* the run's start (CLOCK_MONOTONIC): marks count from here */
     uint64_t *sent_bytes; /* [PLAN_STEP_KIND_COUNT] running sums */
+    uint64_t dropped;     /* running sum: choices of experts beyond their capacity */
     float lr_scale;
     const exec_backend *backend;
     void *backend_self;

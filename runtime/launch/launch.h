@@ -38,6 +38,8 @@ typedef struct launch_options {
 typedef struct launch_result {
     uint64_t steps_done;
     double first_loss, last_loss;
+    uint64_t dropped; /* choices of experts beyond their capacity, in the last step; 0 where none is
+                       * planned and on the paced backend; current when on_step is called */
     /* [n_ranks]. Measured: the end of the highest bytes that changed in the arena; 0 on the paced
      * backend, which has no memory. */
     uint64_t *planned_bytes, *measured_bytes;

@@ -105,6 +105,7 @@ static pps_status one_step(const launch_cx *cx, rank_block *block, const bool *u
     bool cpu = cx->opt->backend == LAUNCH_CPU;
     rank_report report = {.step = step, .begin_ns = now_ns()};
     r->epoch = step;
+    r->dropped = 0;
     r->marks = NULL;
     if (cx->marks && step >= cx->trace_first && step < cx->trace_end)
         r->marks = cx->marks[r->rank] + (step - cx->trace_first) * p->n_steps;
@@ -125,6 +126,7 @@ static pps_status one_step(const launch_cx *cx, rank_block *block, const bool *u
     if (!cx->marks || step == cx->trace_first)
         memcpy(block->sent, block->sent_now, sizeof(block->sent));
     report.end_ns = now_ns();
+    report.dropped = r->dropped;
     PPS_TRY(write_all(fd, &report, sizeof(report)));
     return write_all(fd, r->losses, cx->set->n_losses * sizeof(double));
 }

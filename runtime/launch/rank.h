@@ -39,6 +39,7 @@ typedef struct launch_cx { /* made before ranks start, then constant */
 typedef struct rank_report {
     uint64_t step;             /* from 0 */
     uint64_t begin_ns, end_ns; /* CLOCK_MONOTONIC */
+    uint64_t dropped;          /* choices that this rank's routers dropped */
 } rank_report;
 
 static inline const plan *launch_plan(const launch_cx *cx, uint32_t rank)

@@ -241,9 +241,12 @@ static void tell_step(supervisor *s)
         }
     }
     uint64_t begin_ns = UINT64_MAX, end_ns = 0;
+    s->result->dropped = 0;
     for (uint32_t i = 0; i < set->n_ranks; i++) {
         rank_report report;
+        uint32_t seat = set->plans[set->rank_group[i]].ranks + set->rank_index[i];
         memcpy(&report, s->ranks[i].report, sizeof(report));
+        s->result->dropped += set->rank_speaks[seat] ? report.dropped : 0;
         begin_ns = report.begin_ns < begin_ns ? report.begin_ns : begin_ns;
         end_ns = report.end_ns > end_ns ? report.end_ns : end_ns;
         s->ranks[i].got = 0;

@@ -104,6 +104,21 @@ const op_case op_cases[] = {
       .n_in = 5,
       .n_out = 3,
       .attrs = {.experts = 5, .top_k = 3, .renorm = true, .aux_coef = 0.25f, .count = 6}}},
+    {"router, capacity",
+     {.op = IR_ROUTER,
+      .B = 3,
+      .T = 8,
+      .n_in = 5,
+      .n_out = 3,
+      .attrs = {.experts = 5, .top_k = 3, .capacity = 4, .count = 3}}},
+    {"router, capacity, renorm and auxiliary loss",
+     {.op = IR_ROUTER,
+      .B = 2,
+      .T = 9,
+      .n_in = 4,
+      .n_out = 2,
+      .attrs =
+          {.experts = 4, .top_k = 2, .capacity = 2, .renorm = true, .aux_coef = 0.5f, .count = 2}}},
     {"dispatch",
      {.op = IR_DISPATCH,
       .B = 2,
@@ -111,6 +126,13 @@ const op_case op_cases[] = {
       .n_in = 5,
       .n_out = 5,
       .attrs = {.experts = 4, .top_k = 2}}},
+    {"dispatch, capacity",
+     {.op = IR_DISPATCH,
+      .B = 2,
+      .T = 7,
+      .n_in = 5,
+      .n_out = 5,
+      .attrs = {.experts = 3, .top_k = 2, .capacity = 3}}},
     {"experts",
      {.op = IR_EXPERTS,
       .B = 1,
@@ -146,6 +168,13 @@ const op_case op_cases[] = {
       .n_in = 5,
       .n_out = 5,
       .attrs = {.experts = 4, .top_k = 2}}},
+    {"combine, capacity",
+     {.op = IR_COMBINE,
+      .B = 2,
+      .T = 7,
+      .n_in = 5,
+      .n_out = 5,
+      .attrs = {.experts = 3, .top_k = 2, .capacity = 3}}},
     {"cross_entropy",
      {.op = IR_CROSS_ENTROPY, .B = 2, .T = 3, .n_in = 24, .attrs = {.vocab = 21, .count = 12}}},
     {"mse", {.op = IR_MSE, .B = 2, .T = 3, .n_in = 4, .attrs.count = 48}},
@@ -207,6 +236,13 @@ static void size_experts(operands *a, const plan_kernel *k)
     size_real(a, 'w', 0, k->n * k->attrs.hidden);
 }
 
+/* Rows that the experts get of a route by fill_route; every expert has more choices than that. */
+static size_t rows_taken(const plan_kernel *k)
+{
+    return k->attrs.capacity > 0 ? (size_t)k->B * k->attrs.experts * k->attrs.capacity
+                                 : cpu_positions(k) * k->attrs.top_k;
+}
+
 static void size_operands(operands *a)
 {
     const plan_kernel *k = &a->c->k;
@@ -252,13 +288,13 @@ static void size_operands(operands *a)
         break;
     case IR_DISPATCH:
         size_ints(a, 'i', 1, 2 * chosen);
-        size_real(a, 'o', 0, chosen * k->n_in);
+        size_real(a, 'o', 0, rows_taken(k) * k->n_in);
         break;
     case IR_EXPERTS:
         size_experts(a, k);
         break;
     case IR_COMBINE:
-        size_real(a, 'i', 0, chosen * k->n_in);
+        size_real(a, 'i', 0, rows_taken(k) * k->n_in);
         size_real(a, 'i', 1, chosen);
         size_ints(a, 'i', 2, 2 * chosen);
         break;
@@ -284,17 +320,23 @@ static void size_operands(operands *a)
     }
 }
 
-/* Experts (position + j) % E for choice j, and their rows, expert after expert. */
+/* Experts (position + j) % E for choice j, and their rows, expert after expert; -1 for choices of a
+ * batch row that an expert has no capacity for. */
 static void fill_route(const plan_kernel *k, int32_t *expert)
 {
-    size_t n = cpu_positions(k) * k->attrs.top_k;
+    size_t n = cpu_positions(k) * k->attrs.top_k, per_row = (size_t)k->T * k->attrs.top_k;
     int32_t *position = expert + n, next = 0;
     for (size_t c = 0; c < n; ++c)
         expert[c] = (int32_t)((c / k->attrs.top_k + c % k->attrs.top_k) % k->attrs.experts);
     for (size_t e = 0; e < k->attrs.experts; ++e)
-        for (size_t c = 0; c < n; ++c)
-            if ((size_t)expert[c] == e)
-                position[c] = next++;
+        for (size_t c = 0, taken = 0; c < n; ++c) {
+            taken = c % per_row == 0 ? 0 : taken;
+            if ((size_t)expert[c] != e)
+                continue;
+            bool takes = k->attrs.capacity == 0 || taken < k->attrs.capacity;
+            position[c] = takes ? next++ : -1;
+            taken += takes;
+        }
 }
 
 static void fill_ints(const op_case *c, operand *o, uint32_t *state)

@@ -138,13 +138,23 @@ static void table(operands *a)
     }
 }
 
-/* How many choices of batch row b went to expert e. */
+/* How many choices of batch row b, dropped or not, went to expert e. */
 static double chosen(const operands *a, const int32_t *expert, size_t b, size_t e)
 {
     size_t per_row = (size_t)a->c->k.T * a->c->k.attrs.top_k, n = 0;
     for (size_t c = b * per_row; c < (b + 1) * per_row; ++c)
         n += (size_t)expert[c] == e;
     return (double)n;
+}
+
+/* Is choice c beyond its expert's capacity: have earlier ones of its batch row filled it? */
+static bool dropped(const operands *a, const int32_t *expert, size_t c)
+{
+    const plan_kernel *k = &a->c->k;
+    size_t per_row = (size_t)k->T * k->attrs.top_k, before = 0;
+    for (size_t other = c / per_row * per_row; other < c; ++other)
+        before += expert[other] == expert[c];
+    return k->attrs.capacity > 0 && before >= k->attrs.capacity;
 }
 
 static void router(operands *a)
@@ -179,17 +189,21 @@ static void router(operands *a)
             near(a->c, "o", r * top_k + j, gates[r * top_k + j],
                  exp(logit[expert[r * top_k + j]] - lse) / (k->attrs.renorm ? sum : 1));
     }
+    size_t n_dropped = 0;
     for (size_t c = 0; c < all; ++c) { /* rows: by expert, then by choice */
         size_t before = 0;
         for (size_t other = 0; other < all; ++other)
-            before += expert[other] < expert[c] || (expert[other] == expert[c] && other < c);
-        assert_int_equal(row[c], before);
+            before += !dropped(a, expert, other) &&
+                      (expert[other] < expert[c] || (expert[other] == expert[c] && other < c));
+        assert_int_equal(row[c], dropped(a, expert, c) ? -1 : (int)before);
+        n_dropped += dropped(a, expert, c);
     }
+    assert_true((n_dropped > 0) == (k->attrs.capacity > 0)); /* the cases are not idle */
     for (size_t e = 0; e < n; ++e) {
-        double count = 0;
-        for (size_t b = 0; b < k->B; ++b)
-            count += chosen(a, expert, b, e);
-        assert_int_equal(operand_of(a, 'o', 2)->ints[e], (int)count);
+        int count = 0;
+        for (size_t c = 0; c < all; ++c)
+            count += (size_t)expert[c] == e && !dropped(a, expert, c);
+        assert_int_equal(operand_of(a, 'o', 2)->ints[e], count);
     }
 }
 
@@ -204,6 +218,8 @@ static void exchange(operands *a)
         double want = 0;
         for (size_t j = 0; j < top_k; ++j) {
             size_t c = i / n * top_k + j, at = (size_t)row[c] * n + i % n;
+            if (row[c] < 0)
+                continue;
             if (is_dispatch)
                 near(a->c, "o", at, out[at], in[i]);
             else
@@ -295,6 +311,34 @@ static void ties_take_the_lower_expert(void **state)
     assert_true(aux == 0);
 }
 
+/* Two batch rows of three tokens that all prefer expert 1, then expert 0, and a capacity of 2. */
+static void capacity_is_of_a_batch_row(void **state)
+{
+    (void)state;
+    const float logits[12] = {1, 2, 1, 2, 1, 2, 1, 2, 1, 2, 1, 2};
+    const int32_t want[24] = {1, 0, 1, 0, 1,  0,  1, 0, 1, 0, 1,  0,
+                              4, 0, 5, 1, -1, -1, 6, 2, 7, 3, -1, -1};
+    float gates[12];
+    int32_t route[24], counts[2];
+    double aux;
+    uint64_t n_dropped = 10;
+    void *p[] = {(void *)logits, gates, route, counts, &aux};
+    plan_kernel k = {.op = IR_ROUTER,
+                     .B = 2,
+                     .T = 3,
+                     .n_in = 2,
+                     .n_out = 2,
+                     .n_operands = 5,
+                     .attrs = {.experts = 2, .top_k = 2, .capacity = 2, .count = 2}};
+    cpu_context cx = {.dropped = &n_dropped};
+    assert_int_equal(cpu_kernel_find(IR_ROUTER, IR_PHASE_F)(&k, p, &cx), PPS_OK);
+    assert_memory_equal(route, want, sizeof want);
+    assert_int_equal(counts[0], 4);
+    assert_int_equal(counts[1], 4);
+    assert_int_equal(n_dropped, 10 + 4);
+    assert_true(gates[4] == gates[0]); /* a dropped choice keeps its gate */
+}
+
 static pps_status run_forward(operands *a, plan_kernel k)
 {
     cpu_context cx = {.team_index = a->c->team_index};
@@ -364,10 +408,11 @@ int main(void)
 {
     struct CMUnitTest tests[64] = {
         cmocka_unit_test(ties_take_the_lower_expert),
+        cmocka_unit_test(capacity_is_of_a_batch_row),
         cmocka_unit_test(refusals),
         cmocka_unit_test(sum),
     };
-    size_t n = 3;
+    size_t n = 4;
     for (size_t i = 0; i < n_op_cases; ++i)
         tests[n++] = (struct CMUnitTest){.name = op_cases[i].name,
                                          .test_func = definition,

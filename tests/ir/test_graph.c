@@ -252,8 +252,17 @@ static void sizes(void **state)
     /* 4 experts over 2 ranks: 2 choices of each of 2 * T tokens may all come here */
     assert_int_equal(ir_tensor_extent(g, &g->tensors[7], 2).per_row, 4 * 2 * T * 2 * N);
     /* over 4 ranks this rank has one expert */
-    assert_int_equal(ir_rows_per_batch_row(T, TOP_K, EXPERTS, 4), 4 * T);
-    assert_int_equal(ir_rows_per_batch_row(T, TOP_K, EXPERTS, 1), T * TOP_K);
+    ir_attrs a = {.experts = EXPERTS, .top_k = TOP_K};
+    assert_int_equal(ir_rows_per_batch_row(T, &a, 4), 4 * T);
+    assert_int_equal(ir_rows_per_batch_row(T, &a, 1), T * TOP_K);
+    /* whose capacity bounds it; and where there are fewer choices than capacity */
+    a.capacity = 1;
+    assert_int_equal(ir_rows_per_batch_row(T, &a, 1), EXPERTS);
+    assert_int_equal(ir_rows_per_batch_row(T, &a, 2), EXPERTS / 2 * 2);
+    assert_int_equal(ir_rows_per_batch_row(T, &a, 4), 4);
+    a.capacity = T;
+    assert_int_equal(ir_rows_per_batch_row(T, &a, 1), T * TOP_K);
+    assert_int_equal(ir_rows_per_batch_row(T, &a, 4), 4 * T);
     const ir_op *mlp = &g->ops[4];
     ir_operand s0 = {'s', 0}, w0 = {'w', 0}, h0 = {'h', 0};
     assert_int_equal(ir_op_extra(g, mlp, s0, 1).per_row, 4 * T * TOP_K * 2 * HIDDEN);

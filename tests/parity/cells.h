@@ -25,7 +25,11 @@ typedef struct cell {
     uint32_t replicas; /* of each */
     bool experts;      /* sharded over the replicas */
     uint32_t mbs;
-    bool aux; /* with an auxiliary loss */
+    bool aux;      /* with an auxiliary loss */
+    uint32_t team; /* with `experts`: over so many replicas each; 0: all */
+    bool across;   /* these are not neighbours: replicas 0 and 2, 1 and 3 */
+    uint32_t zero;
+    double capacity; /* of the experts; 0: none */
 } cell;
 
 /* The model's sizes. Every parameter is a multiple of 64 bytes, so that buckets have no gaps. */
@@ -35,7 +39,7 @@ enum {
     CELL_DIM = 16,
     CELL_EXPERTS = 4,
     CELL_TOP_K = 2,
-    CELL_MAX = 256,
+    CELL_MAX = 512,
     CELL_NAME = 64,
 };
 
@@ -45,6 +49,13 @@ const char *cell_name(const cell *c, char name[CELL_NAME]); /* "dualpipev-pp2-dp
 uint32_t cell_layers(const cell *c);
 uint32_t cell_stages(const cell *c);
 uint32_t cell_batch(const cell *c); /* global batch rows */
+/* What a sample takes one of, per schedule that has some. */
+enum { CELL_KINDS = 5 };
+uint32_t cell_kind(const cell *c);
+/* Replicas that share the experts; 1: none do. */
+uint32_t cell_sharers(const cell *c);
+/* The replica of place `index` in the team of replica `d`. */
+uint32_t cell_mate(const cell *c, uint32_t d, uint32_t index);
 /* The pipeline rank that holds stage `s`; replica d of it is world rank d * ranks + that. */
 uint32_t cell_rank_of(const cell *c, uint32_t s);
 /* "dualpipev(2, 4)" */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * matrix.c: one cell. The same model and batch on one rank, without directives, is the truth for
- * losses, gradients and parameters; 1F1B of the same shape is it for bits; `pps rows` and the plan
- * for what every rank did and sent.
+ * matrix.c: one cell. The same model and batch on one rank, without directives but a capacity, is
+ * the truth for losses, gradients and parameters; 1F1B of the same shape is it for bits; `pps rows`
+ * and the plan for what every rank did and sent.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -29,8 +29,8 @@ static void write_script(const tool *t, const cell *c, const char *optimizer, bo
 static const reference *one_rank(suite *s, const cell *c, bool with_adamw)
 {
     char name[UNIT_NAME], script[UNIT_NAME];
-    snprintf(name, sizeof name, "alone-l%u-b%u%s%s", cell_layers(c), cell_batch(c),
-             c->aux ? "-aux" : "", with_adamw ? "-adamw" : "");
+    snprintf(name, sizeof name, "alone-l%u-b%u-c%g%s%s", cell_layers(c), cell_batch(c),
+             100 * c->capacity, c->aux ? "-aux" : "", with_adamw ? "-adamw" : "");
     write_script(&s->tool, c, with_adamw ? adamw : sgd, true, name, script);
     return checks_reference(s, name, &(subject){.script = script},
                             with_adamw ? ADAMW_STEPS : SGD_STEPS);
@@ -86,7 +86,7 @@ void matrix_run(suite *s, const cell *c)
         checks_numbers(&r, one_rank(s, c, false));
         checks_report(&r, "order of computes is that of pps rows", follows_rows(&r, c));
         checks_report(&r, "bytes sent", sends_as_planned(&r, c));
-        if (c->experts)
+        if (cell_sharers(c) > 1)
             checks_report(&r, "all-to-alls", traffic_of_experts(c, &r.trace, &r.why));
         checks_memory(&r, false); /* planned for the worst case: all rows at one expert */
         if (c->schedule != CELL_ONE_F_ONE_B) /* the same sums in the same order */

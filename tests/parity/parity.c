@@ -28,12 +28,16 @@
 
 #include "parity.h"
 
-enum { KINDS = 3 /* of replication */, DEFAULT_LIMIT_S = 60 };
+enum { DEFAULT_LIMIT_S = 60 };
 
-static const struct {
-    const char *name;
-    uint32_t copies;
-} routing_units[] = {{"routing-2", 2}, {"routing-4", 4}};
+static const routing_unit routing_units[] = {
+    {"routing-2", 2, 2},
+    {"routing-4", 4, 4},
+    {"routing-4-teams", 4, 2},
+    {"routing-4-across", 4, 2, .across = true},
+    {"routing-2-capacity", 2, 2, .capacity = 0.75},
+    {"routing-4-across-capacity", 4, 2, .across = true, .capacity = 1.1},
+};
 
 static const char memory_unit[] = "memory";
 
@@ -77,14 +81,15 @@ static uint64_t draw(uint64_t *state) /* splitmix64 */
 static void sample(const cell *cells, uint32_t n, uint64_t seed, bool wanted[CELL_MAX])
 {
     for (int schedule = 0; schedule < CELL_SCHEDULES; schedule++)
-        for (uint32_t kind = 0; kind < KINDS; kind++) {
+        for (uint32_t kind = 0; kind < CELL_KINDS; kind++) {
             uint32_t of_kind[CELL_MAX], n_of_kind = 0;
             for (uint32_t i = 0; i < n; i++) {
-                uint32_t its = cells[i].replicas > 1 ? 1 + cells[i].experts : 0;
-                if ((int)cells[i].schedule == schedule && its == kind)
+                if ((int)cells[i].schedule == schedule && cell_kind(&cells[i]) == kind)
                     of_kind[n_of_kind++] = i;
             }
-            wanted[of_kind[draw(&seed) % n_of_kind]] = true;
+            uint64_t drawn = draw(&seed);
+            if (n_of_kind > 0)
+                wanted[of_kind[drawn % n_of_kind]] = true;
         }
 }
 
@@ -146,7 +151,7 @@ static void run_units(suite *s, const request *q, const units *u)
     }
     for (size_t i = 0; i < sizeof routing_units / sizeof *routing_units; i++) {
         if (chosen(q, routing_units[i].name))
-            routing_run(s, routing_units[i].name, routing_units[i].copies);
+            routing_run(s, &routing_units[i]);
     }
     if (chosen(q, memory_unit))
         memory_run(s, memory_unit);

@@ -28,8 +28,14 @@ void strategies_free(strategy_unit *units, uint32_t n);
 /* strategy_run.c */
 void strategy_run(suite *s, const strategy_unit *u);
 
-/* routing.c: rows that leave their rank, counted here from a router's weights; `copies` ranks */
-void routing_run(suite *s, const char *unit, uint32_t copies);
+/* routing.c: rows that leave their rank, counted here from a router's weights */
+typedef struct routing_unit {
+    const char *name;
+    uint32_t copies, size; /* ranks; ranks that share the experts */
+    bool across;           /* these are not neighbours: 0 and 2, 1 and 3 */
+    double capacity;       /* 0: none */
+} routing_unit;
+void routing_run(suite *s, const routing_unit *u);
 
 /* memory.c: planned bytes against measured ones, without experts */
 void memory_run(suite *s, const char *unit);

@@ -152,6 +152,7 @@ static bool read_step(const json_t *line, training *tr)
         return false;
     tr->loss[i] = json_number_value(json_object_get(line, "loss"));
     tr->aux_loss[i] = json_number_value(json_object_get(line, "aux_loss"));
+    tr->dropped[i] = (uint64_t)json_integer_value(json_object_get(line, "dropped"));
     tr->n_steps++;
     return json_integer_value(json_object_get(line, "step")) == (json_int_t)tr->n_steps;
 }

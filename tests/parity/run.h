@@ -32,6 +32,7 @@ char *run_text(const tool *t, const char *const *arguments, const char *out, rea
 typedef struct training {
     uint32_t n_steps;
     double loss[RUN_MAX_STEPS], aux_loss[RUN_MAX_STEPS];
+    uint64_t dropped[RUN_MAX_STEPS]; /* choices of experts, where a capacity is planned */
     char sha256[65];
     char *printed;    /* by the script, its lines; owned: training_done */
     json_t *done;     /* the last line; owned: training_done */

@@ -12,7 +12,7 @@ enum { MAX_KINDS = 32, MAX_WORDS = 2 * STRATEGY_PARAMETERS + 5 };
 
 /* ---- Bytes: as planned, by rank and kind ----------------------------------------------------- */
 
-/* What a step of `bytes` sends from rank number `index` of `n`. */
+/* What a step of `bytes` sends from rank number `index` of a team of `n`. */
 typedef enum amount {
     WHOLE,     /* as planned, which every kind is that is not in the table */
     REDUCED,   /* its parts of the sum to their owners, its own part's total to the others */
@@ -75,48 +75,48 @@ static void add(sums *s, const char *kind, uint64_t bytes)
     s->bytes[k] += bytes;
 }
 
-/* The plan of `rank`, and its number there. */
-static const json_t *plan_of(const json_t *plans, uint32_t rank, uint32_t *ret_index,
-                             uint32_t *ret_n)
+static size_t index_of(const json_t *ranks, uint32_t rank)
 {
-    size_t i, k;
-    json_t *plan, *member;
+    size_t i = 0;
+    while (i < json_array_size(ranks) &&
+           json_integer_value(json_array_get(ranks, i)) != (json_int_t)rank)
+        i++;
+    return i;
+}
+
+/* NULL: none is for this rank. */
+static const json_t *plan_of(const json_t *plans, uint32_t rank)
+{
+    size_t i;
+    json_t *plan;
     json_array_foreach(json_object_get(plans, "plans"), i, plan)
     {
         const json_t *ranks = json_object_get(plan, "ranks");
-        json_array_foreach(ranks, k, member)
-        {
-            if (json_integer_value(member) != (json_int_t)rank)
-                continue;
-            *ret_index = (uint32_t)k;
-            *ret_n = (uint32_t)json_array_size(ranks);
+        if (index_of(ranks, rank) < json_array_size(ranks))
             return plan;
-        }
     }
     return NULL;
 }
 
-/* Where `rank` sits in the team of a collective step. */
-static void find_seat(const json_t *plans, const json_t *step, uint32_t rank, uint32_t *ret_index,
-                      uint32_t *ret_n)
+/* The bytes that a step sends from `rank`. */
+static uint64_t sent_by_step(const json_t *plans, const json_t *step, uint32_t rank)
 {
-    size_t t, i;
-    json_t *team, *member;
+    const char *kind = json_string_value(json_object_get(step, "kind"));
+    uint64_t bytes = (uint64_t)json_integer_value(json_object_get(step, "bytes"));
     const json_t *number = json_object_get(step, "teams");
+    size_t i;
+    json_t *team;
     if (!number)
-        return;
-    json_array_foreach(json_array_get(json_object_get(plans, "teams"),
-                                      (size_t)json_integer_value(number)),
-                       t, team)
+        return sent_by(kind, bytes, 0, 1);
+    json_array_foreach(
+        json_array_get(json_object_get(plans, "teams"), (size_t)json_integer_value(number)), i,
+        team)
     {
-        json_array_foreach(team, i, member)
-        {
-            if (json_integer_value(member) != (json_int_t)rank)
-                continue;
-            *ret_index = (uint32_t)i;
-            *ret_n = (uint32_t)json_array_size(team);
-        }
+        size_t index = index_of(team, rank), n = json_array_size(team);
+        if (index < n)
+            return sent_by(kind, bytes, index, n);
     }
+    return 0;
 }
 
 static bool rank_sends_as_planned(unit_run *r, const json_t *plans, uint32_t rank)
@@ -124,19 +124,16 @@ static bool rank_sends_as_planned(unit_run *r, const json_t *plans, uint32_t ran
     size_t i;
     json_t *step, *value;
     const char *kind;
-    uint32_t index = 0, n = 0;
     sums plan = {.n = 0};
-    const json_t *its = plan_of(plans, rank, &index, &n);
+    const json_t *its = plan_of(plans, rank);
     json_t *sent = json_array_get(json_object_get(r->tr.done, "sent_bytes"), rank);
     if (!its)
         return fail(&r->why, "no plan is for rank %u", rank);
     json_array_foreach(json_object_get(its, "steps"), i, step)
     {
-        const json_t *bytes = json_object_get(step, "bytes");
         kind = json_string_value(json_object_get(step, "kind"));
-        find_seat(plans, step, rank, &index, &n);
-        if (bytes)
-            add(&plan, kind, sent_by(kind, (uint64_t)json_integer_value(bytes), index, n));
+        if (json_object_get(step, "bytes"))
+            add(&plan, kind, sent_by_step(plans, step, rank));
     }
     json_object_foreach(sent, kind, value) add(&plan, kind, 0);
     for (uint32_t k = 0; k < plan.n; k++) {
@@ -159,9 +156,9 @@ static bool rank_runs_as_planned(unit_run *r, const json_t *plans, uint32_t rank
 {
     size_t i;
     json_t *step;
-    uint32_t index, n, at = 0;
+    uint32_t at = 0;
     const trace *t = &r->trace;
-    const json_t *plan = plan_of(plans, rank, &index, &n);
+    const json_t *plan = plan_of(plans, rank);
     json_array_foreach(json_object_get(plan, "steps"), i, step)
     {
         const char *label = json_string_value(json_object_get(step, "label"));

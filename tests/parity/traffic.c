@@ -2,15 +2,24 @@
  *
  * traffic.c: bytes sent, counted in four ways. What a figure must be follows here from the cell:
  * every stage boundary between ranks is crossed once per microbatch in each direction, a gradient
- * is reduced once per step, and experts that are sharded are not reduced at all.
+ * is reduced once per step, and one of an expert only between the ranks that own it.
  */
 #include "traffic.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-enum { KIND_SEND, KIND_ALL_REDUCE, KIND_COUNTS, KIND_ALL_TO_ALL, KINDS };
-static const char *const kind_names[KINDS] = {"send", "all_reduce", "counts", "all_to_all"};
+enum {
+    KIND_SEND,
+    KIND_ALL_REDUCE,
+    KIND_REDUCE_SCATTER,
+    KIND_ALL_GATHER,
+    KIND_COUNTS,
+    KIND_ALL_TO_ALL,
+    KINDS
+};
+static const char *const kind_names[KINDS] = {"send",       "all_reduce", "reduce_scatter",
+                                              "all_gather", "counts",     "all_to_all"};
 
 typedef uint64_t by_kind[KINDS];
 
@@ -41,26 +50,31 @@ static uint32_t stage_of_tensor(const cell *c, const char *name)
     return strstr(name, "embed") ? 0 : cell_stages(c) - 1;
 }
 
+/* Each of n ranks sends the others their part of its sums, and its part of the totals. */
 static uint64_t reduced(const cell *c, uint32_t pipeline_rank, const tensor_file *params)
 {
     uint64_t sum = 0;
-    for (uint32_t i = 0; i < params->n && c->replicas > 1; i++) {
+    for (uint32_t i = 0; i < params->n; i++) {
         const tensor *t = &params->tensors[i];
-        bool sharded = c->experts && strstr(t->name, ".experts.");
-        if (cell_rank_of(c, stage_of_tensor(c, t->name)) == pipeline_rank && !sharded)
-            sum += t->elems * sizeof(float);
+        uint32_t sharers = strstr(t->name, ".experts.") ? cell_sharers(c) : 1;
+        uint64_t bytes = t->elems / sharers * sizeof(float), n = c->replicas / sharers;
+        if (cell_rank_of(c, stage_of_tensor(c, t->name)) == pipeline_rank)
+            sum += 2 * (n - 1) * bytes / n;
     }
-    return sum; /* of two replicas, each sends half its sums and half the totals */
+    return sum;
 }
 
-static void demanded(const cell *c, uint32_t rank, const tensor_file *params, by_kind ret)
+/* Under zero what is reduced and gathered is the plan's to say. */
+static void demanded(const cell *c, uint32_t rank, const tensor_file *params, const by_kind plan,
+                     by_kind ret)
 {
     uint32_t r = rank % c->ranks;
     ret[KIND_SEND] = sent_forward_and_back(c, r);
-    ret[KIND_ALL_REDUCE] = reduced(c, r, params);
-    ret[KIND_COUNTS] = 0;
-    if (c->experts)
-        ret[KIND_COUNTS] = (uint64_t)CELL_LAYERS_PER_RANK * c->mbs * CELL_EXPERTS * sizeof(int32_t);
+    ret[KIND_ALL_REDUCE] = c->zero > 0 ? 0 : reduced(c, r, params);
+    ret[KIND_REDUCE_SCATTER] = c->zero > 0 ? plan[KIND_REDUCE_SCATTER] : 0;
+    ret[KIND_ALL_GATHER] = c->zero > 0 ? plan[KIND_ALL_GATHER] : 0;
+    ret[KIND_COUNTS] = (uint64_t)(cell_sharers(c) - 1) * CELL_LAYERS_PER_RANK * c->mbs *
+                       CELL_EXPERTS * sizeof(int32_t);
     ret[KIND_ALL_TO_ALL] = 0;
 }
 
@@ -76,6 +90,16 @@ static bool has_rank(const json_t *plan, uint32_t rank)
     return false;
 }
 
+/* Ranks of the teams that a collective runs in; 0 for other steps. */
+static uint64_t team_size(const json_t *plans, const json_t *step)
+{
+    const json_t *number = json_object_get(step, "teams");
+    const json_t *all = json_object_get(plans, "teams");
+    return number ? json_array_size(
+                        json_array_get(json_array_get(all, (size_t)json_integer_value(number)), 0))
+                  : 0;
+}
+
 static bool planned(const json_t *plans, uint32_t rank, by_kind ret)
 {
     size_t i, k;
@@ -88,9 +112,14 @@ static bool planned(const json_t *plans, uint32_t rank, by_kind ret)
         json_array_foreach(json_object_get(plan, "steps"), k, step)
         {
             const char *kind = json_string_value(json_object_get(step, "kind"));
+            uint64_t bytes = (uint64_t)json_integer_value(json_object_get(step, "bytes"));
+            uint64_t n = team_size(plans, step);
             for (int j = 0; j < KINDS; j++) {
                 if (strcmp(kind, kind_names[j]) == 0)
-                    ret[j] += (uint64_t)json_integer_value(json_object_get(step, "bytes"));
+                    ret[j] += j == KIND_ALL_REDUCE       ? 2 * (n - 1) * bytes / n
+                              : j == KIND_REDUCE_SCATTER ? (n - 1) * (bytes / n)
+                              : j == KIND_ALL_GATHER     ? (n - 1) * (bytes / n)
+                                                         : bytes;
             }
         }
         return true;
@@ -105,11 +134,11 @@ static bool check_rank(const cell *c, uint32_t rank, const training *tr, const t
     const json_t *sent = json_array_get(json_object_get(tr->done, "sent_bytes"), rank);
     if (!planned(plans, rank, plan))
         return fail(why, "no plan is for rank %u", rank);
-    demanded(c, rank, params, must);
+    demanded(c, rank, params, plan, must);
     for (int k = 0; k < KINDS; k++) {
         uint64_t ran = (uint64_t)json_integer_value(json_object_get(sent, kind_names[k]));
         uint64_t traced = trace_sent(t, rank, kind_names[k]);
-        bool exact = k == KIND_SEND || k == KIND_ALL_REDUCE;
+        bool exact = k != KIND_COUNTS && k != KIND_ALL_TO_ALL;
         if (ran != traced)
             return fail(why, "rank %u sent %llu bytes by %s, but its trace says %llu", rank,
                         (unsigned long long)ran, kind_names[k], (unsigned long long)traced);
@@ -163,7 +192,9 @@ static bool check_exchange(const cell *c, const trace *t, uint32_t rank, uint32_
     uint64_t peer_out[MAX_LAYERS], width = CELL_DIM * sizeof(float);
     uint64_t most = (uint64_t)rows_of_mb(c) * CELL_T * CELL_TOP_K * width;
     uint32_t layers = cell_layers(c) / cell_stages(c);
-    uint32_t peer = (rank + c->ranks) % (2 * c->ranks);
+    uint32_t d = rank / c->ranks; /* teams of two */
+    uint32_t other = cell_mate(c, d, cell_mate(c, d, 0) == d);
+    uint32_t peer = other * c->ranks + rank % c->ranks;
     if (exchanges(t, rank, stage, mb, true, false, out) != layers ||
         exchanges(t, rank, stage, mb, true, true, back) != layers ||
         exchanges(t, rank, stage, mb, false, false, d_out) != layers ||

@@ -240,7 +240,7 @@ static void gradients_that_are_not_summed(void **state)
     plan *p = group(0);
     uint32_t bucket = work_of(&p->steps[step_of(p, PLAN_ALL_REDUCE, -1, IR_NONE)])->chunk;
     p->buckets[bucket].teams = IR_NONE;
-    refused(546, "the bucket's level has no such step", "random.pps:8");
+    refused(550, "a replica's gradients are in no sum", "random.pps:8");
 }
 
 /* A send that waits for nothing may read before the compute has written. */

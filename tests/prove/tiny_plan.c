@@ -25,7 +25,7 @@ struct tiny_prover {
     uint32_t work_buffers[3];
     plan_bucket held[1];
     pps_span places[1];
-    uint32_t ranks[TINY_RANKS], chunk_stage[MOST], chunk_model[MOST];
+    uint32_t ranks[TINY_RANKS], zeros[TINY_RANKS], chunk_stage[MOST], chunk_model[MOST];
     plan_teams teams[TINY_RANKS + MOST + 1]; /* groups; then each collective's */
     uint32_t team_ranks[TINY_RANKS * (TINY_RANKS + MOST + 1)];
     const char *chunk_names[MOST], *streams[TINY_STREAMS];
@@ -146,6 +146,9 @@ int tiny_prove(tiny_prover *p, const tiny *t, bool buffered)
                         .plans = p->plans,
                         .group_ranks = p->ranks,
                         .rank_group = p->ranks,
+                        .rank_index = p->zeros,
+                        .rank_replica = p->zeros,
+                        .rank_part = p->zeros,
                         .n_mb = 1,
                         .works = p->works,
                         .buffers = p->buffers,
@@ -174,6 +177,8 @@ int tiny_prove(tiny_prover *p, const tiny *t, bool buffered)
         p->plans[g] = (plan){.group = g,
                              .n_ranks = 1,
                              .ranks = g,
+                             .n_replicas = 1,
+                             .n_parts = 1,
                              .steps = p->steps[g],
                              .n_steps = t->n_steps[g],
                              .bindings = p->bindings[g],

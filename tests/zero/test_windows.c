@@ -254,14 +254,6 @@ static void gathers_precede_their_use_in_a_trace(void **state)
 /* ---- What is resident
  * ---------------------------------------------------------------------------- */
 
-static uint64_t bytes_of(const plan *p)
-{
-    uint64_t bytes = 0;
-    for (uint32_t b = 0; b < p->n_buckets; b++)
-        bytes += p->buckets[b].zero > 0 ? p->buckets[b].bytes : 0;
-    return bytes;
-}
-
 static uint64_t most_live(const plan *p, plan_block_kind what)
 {
     uint64_t most = 0;
@@ -275,51 +267,71 @@ static uint64_t most_live(const plan *p, plan_block_kind what)
     return most;
 }
 
+static bool of_expert(const plan_set *set, const plan *p, const plan_bucket *b)
+{
+    return (set->params[p->params[b->first].param].flags & IR_PARAM_EXPERT) != 0;
+}
+
+/* Bytes of the buckets that zero 3 slices; *ret_kept: of those that it leaves alone. */
+static uint64_t sliced_bytes(const plan *p, uint64_t *ret_kept)
+{
+    uint64_t all = 0;
+    *ret_kept = 0;
+    for (uint32_t b = 0; b < p->n_buckets; b++)
+        *(p->buckets[b].zero == 3 ? &all : ret_kept) += p->buckets[b].bytes;
+    return all;
+}
+
 static void parameters_come_and_go(void **state)
 {
-    compiled c;
     (void)state;
-    zero_open(&c, &(zero_case){.schedule = "interleaved", .clauses = "zero 3"});
-    for (uint32_t g = 0; g < c.set->n_groups; g++) {
-        const plan *p = &c.set->plans[g];
-        uint64_t all = bytes_of(p);
-        uint32_t first = IR_NONE, last = 0, n_blocks = 0;
-        for (uint32_t i = 0; i < p->n_steps; i++)
-            if (p->steps[i].kind == PLAN_COMPUTE) {
-                first = first == IR_NONE ? i : first;
-                last = i;
-            }
-        for (uint32_t b = 0; b < p->n_blocks; b++)
-            if (p->blocks[b].what == PLAN_BLOCK_PARAMS) {
-                assert_true(p->blocks[b].first > first || p->blocks[b].last < last / 2);
-                n_blocks++;
-            }
-        assert_int_equal(p->n_buckets, 4);
-        assert_true(n_blocks > p->n_buckets);                   /* gathered anew */
-        assert_true(most_live(p, PLAN_BLOCK_PARAMS) < all);     /* never all at once */
-        assert_true(most_live(p, PLAN_BLOCK_GRADS) <= all / 2); /* one summed, one on its way */
-        assert_int_equal(p->param_bytes, all / 2);              /* slices for good */
+    for (int ep = 0; ep < 2; ep++) {
+        compiled c;
+        zero_open(&c, &(zero_case){.schedule = "interleaved", .ep = ep, .clauses = "zero 3"});
+        for (uint32_t g = 0; g < c.set->n_groups; g++) {
+            const plan *p = &c.set->plans[g];
+            uint64_t kept, all = sliced_bytes(p, &kept);
+            uint32_t first = IR_NONE, last = 0, n_blocks = 0, n_sliced = 0;
+            for (uint32_t i = 0; i < p->n_steps; i++)
+                if (p->steps[i].kind == PLAN_COMPUTE) {
+                    first = first == IR_NONE ? i : first;
+                    last = i;
+                }
+            for (uint32_t b = 0; b < p->n_blocks; b++)
+                if (p->blocks[b].what == PLAN_BLOCK_PARAMS) {
+                    assert_true(p->blocks[b].first > first || p->blocks[b].last < last / 2);
+                    n_blocks++;
+                }
+            for (uint32_t b = 0; b < p->n_buckets; b++)
+                n_sliced += p->buckets[b].zero == 3;
+            assert_int_equal(n_sliced, 4);
+            assert_true((kept > 0) == (ep == 1));
+            assert_true(n_blocks > n_sliced);                       /* gathered anew */
+            assert_true(most_live(p, PLAN_BLOCK_PARAMS) < all);     /* never all at once */
+            assert_true(most_live(p, PLAN_BLOCK_GRADS) <= all / 2); /* one summed, one on its way */
+            assert_int_equal(p->param_bytes, all / 2 + kept);       /* slices for good */
+        }
+        zero_close(&c);
     }
-    zero_close(&c);
 }
 
 /* With one stage per rank something of it always runs: row groups keep it resident, computes do
  * not. */
-static void a_stage_comes_and_goes_by_buckets(void **state)
+static void stage_comes_and_goes(bool ep)
 {
-    uint64_t live[2];
-    (void)state;
+    uint64_t live[2], kept;
     for (uint32_t prefetch = 0; prefetch < 2; prefetch++) {
         compiled c;
         zero_open(&c, &(zero_case){.schedule = "1f1b",
+                                   .ep = ep,
                                    .clauses = prefetch ? "zero 3 bucket 0.003 prefetch 1"
                                                        : "zero 3 bucket 0.003 prefetch 0"});
         const plan *p = &c.set->plans[1];
         live[prefetch] = most_live(p, PLAN_BLOCK_PARAMS);
         if (prefetch == 1)
-            assert_int_equal(live[1], bytes_of(p));
+            assert_int_equal(live[1], sliced_bytes(p, &kept));
         else
-            assert_true(live[0] < bytes_of(p) / 2);
+            assert_true(live[0] < sliced_bytes(p, &kept) / 2);
         for (uint32_t i = 0; i < p->n_steps && prefetch == 0; i++) {
             if (p->steps[i].kind != PLAN_ALL_GATHER)
                 continue;
@@ -332,51 +344,81 @@ static void a_stage_comes_and_goes_by_buckets(void **state)
     }
 }
 
-/* What each level stores for good, of every class. */
+static void a_stage_comes_and_goes_by_buckets(void **state)
+{
+    (void)state;
+    stage_comes_and_goes(false);
+    stage_comes_and_goes(true);
+}
+
+/* What each level stores for good, of every class; experts that are shared out whole. */
 static void levels_store_slices(void **state)
 {
     static const uint32_t halves[4][3] = {{2, 2, 2}, {2, 2, 1}, {2, 1, 1}, {1, 1, 1}};
     (void)state;
-    for (int zero = 0; zero < 4; zero++) {
+    for (int i = 0; i < 8; i++) {
         compiled c;
         char text[32];
+        int zero = i / 2;
         snprintf(text, sizeof text, "zero %d", zero);
-        zero_open(&c, &(zero_case){
-                          .schedule = "dualpipev", .clauses = text, .optimizer = "adamw(lr=1e-3)"});
+        zero_open(&c, &(zero_case){.schedule = "dualpipev",
+                                   .ep = i % 2,
+                                   .clauses = text,
+                                   .optimizer = "adamw(lr=1e-3)"});
         for (uint32_t g = 0; g < c.set->n_groups; g++) {
             const plan *p = &c.set->plans[g];
-            uint64_t all = 0;
+            uint64_t all = 0, kept = 0;
             for (uint32_t b = 0; b < p->n_buckets; b++) {
-                assert_int_equal(p->buckets[b].zero, zero);
-                if (zero > 0)
+                bool owned = i % 2 == 1 && of_expert(c.set, p, &p->buckets[b]);
+                assert_int_equal(p->buckets[b].zero, owned ? 0 : zero);
+                if (p->buckets[b].zero > 0)
                     assert_int_equal(p->buckets[b].bytes % (PLAN_ALIGN * p->n_ranks), 0);
-                all += p->buckets[b].bytes;
+                *(owned ? &kept : &all) += p->buckets[b].bytes;
             }
-            assert_int_equal(p->param_bytes, all * halves[zero][0] / 2);
-            assert_int_equal(p->opt_offset - p->grad_offset, all * halves[zero][1] / 2);
-            assert_int_equal(p->opt_bytes, 2 * all * halves[zero][2] / 2);
+            assert_int_equal(p->param_bytes, all * halves[zero][0] / 2 + kept);
+            assert_int_equal(p->opt_offset - p->grad_offset, all * halves[zero][1] / 2 + kept);
+            assert_int_equal(p->opt_bytes, 2 * (all * halves[zero][2] / 2 + kept));
         }
         zero_close(&c);
     }
 }
 
-/* Experts that are shared out have one owner: no level slices them. */
+/* Experts that are shared out have one owner: no level slices them, and their gradients add up
+ * where they stay, never in a window's buffer. */
 static void experts_keep_their_owner(void **state)
 {
-    compiled c;
     (void)state;
-    zero_open(&c, &(zero_case){.schedule = "dualpipev", .ep = true, .clauses = "zero 3"});
-    for (uint32_t g = 0; g < c.set->n_groups; g++) {
-        const plan *p = &c.set->plans[g];
-        for (uint32_t b = 0; b < p->n_buckets; b++)
-            for (uint32_t i = 0; i < p->buckets[b].n; i++) {
-                const plan_param *q = &p->params[p->buckets[b].first + i];
-                bool expert = (c.set->params[q->param].flags & IR_PARAM_EXPERT) != 0;
-                assert_int_equal(p->buckets[b].zero, expert ? 0 : 3);
-                assert_int_equal(q->cuts[0].teams == IR_NONE ? 1 : 2, expert ? 2 : 1);
+    for (int zero = 2; zero < 4; zero++) {
+        compiled c;
+        zero_open(&c, &(zero_case){.schedule = "dualpipev",
+                                   .ep = true,
+                                   .clauses = zero == 2 ? "zero 2 every 2" : "zero 3"});
+        for (uint32_t g = 0; g < c.set->n_groups; g++) {
+            const plan *p = &c.set->plans[g];
+            uint32_t n_adding = 0;
+            for (uint32_t b = 0; b < p->n_buckets; b++)
+                for (uint32_t i = 0; i < p->buckets[b].n; i++) {
+                    const plan_param *q = &p->params[p->buckets[b].first + i];
+                    bool expert = (c.set->params[q->param].flags & IR_PARAM_EXPERT) != 0;
+                    assert_int_equal(p->buckets[b].zero, expert ? 0 : zero);
+                    assert_int_equal(q->cuts[0].teams == IR_NONE ? 1 : 2, expert ? 2 : 1);
+                }
+            for (uint32_t i = 0; i < p->n_steps; i++) {
+                const plan_step *s = &p->steps[i];
+                if (plan_is(s->kind, PLAN_BUCKET) && of_expert(c.set, p, bucket_of(c.set, p, s)))
+                    assert_int_equal(s->kind, PLAN_UPDATE);
+                if (s->kind != PLAN_COMPUTE ||
+                    strstr(c.set->chunk_names[plan_work_of(c.set, s)->chunk], "EP") == NULL)
+                    continue;
+                n_adding += s->pass == PPS_PASS_B || s->pass == PPS_PASS_BW;
+                for (uint32_t k = 0; k < s->n_bindings; k++)
+                    assert_true(block_of(p, i, k, PLAN_BLOCK_GRADS) == NULL &&
+                                block_of(p, i, k, PLAN_BLOCK_PARAMS) == NULL);
             }
+            assert_true(n_adding > 0);
+        }
+        zero_close(&c);
     }
-    zero_close(&c);
 }
 
 int main(void)
