@@ -122,7 +122,8 @@ pps_status pass_teams_given(pass_cx *cx, const ir_directive *s, uint32_t chunk, 
 /* Ranks of a group that have the same index in each of `by`; IR_NONE: no two do. */
 pps_status pass_teams_alike(pass_cx *cx, uint32_t group, const uint32_t *by, uint32_t n_by,
                             uint32_t *ret);
-/* The teams of both; `a` if they are the same. Sizes are equal, ranks are not in both. */
+/* The teams of both, of equal sizes, each once; `a` if it has all. IR_NONE: a rank has another team
+ * in one than in the other. */
 pps_status pass_teams_merge(pass_cx *cx, uint32_t a, uint32_t b, uint32_t *ret);
 /* Ranks of these groups, all of the same shape, that hold the same slice of a parameter and
  * different shares of its gradient; IR_NONE: every rank has its gradient whole. */

@@ -108,7 +108,7 @@ static pps_status check_teams(const prover *p)
     PASS_ALLOC(seen, p->mem, set->n_ranks);
     for (uint32_t g = 0; g < set->n_groups; g++) {
         const plan *mine = &set->plans[g];
-        bool whole = within(mine->ranks, mine->n_ranks, set->n_ranks);
+        bool whole = mine->group == g && within(mine->ranks, mine->n_ranks, set->n_ranks);
         for (uint32_t k = 0; whole && k < mine->n_ranks; k++) {
             uint32_t at = mine->ranks + k, rank = set->group_ranks[at];
             whole = rank < set->n_ranks && set->rank_group[rank] == g &&

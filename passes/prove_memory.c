@@ -84,13 +84,20 @@ static pps_status new_life(story *t, uint32_t *ret)
     return PPS_OK;
 }
 
-/* A life is over for good: a gradient must have been used. */
-static pps_status check_used(const story *t, const life *l)
+/* A life is over for good: its block ends with its last use, and a gradient has been used. */
+static pps_status check_life(const story *t, uint32_t id)
 {
-    if (t->p->set->buffers[l->buffer].what != PLAN_BLOCK_GRAD || l->reader != IR_NONE)
-        return PPS_OK;
-    return prove_two(t->p, t->plan->group, l->writer, 543, "a gradient is made and never used",
-                     IR_NONE, NULL);
+    const life *l = &t->lives[id];
+    uint32_t g = t->plan->group, last = 0, listed = t->plan->blocks[l->block].last;
+    for (uint32_t k = 0; k < t->clock->n_lanes; k++)
+        last = touched_of(t, id)[k] > last ? touched_of(t, id)[k] : last;
+    if (listed + 1 != last)
+        return prove_two(t->p, g, last - 1, 519, "a buffer is listed for longer than it is used",
+                         listed, "to here");
+    if (t->p->set->buffers[l->buffer].what == PLAN_BLOCK_GRAD && l->reader == IR_NONE)
+        return prove_two(t->p, g, l->writer, 543, "a gradient is made and never used", IR_NONE,
+                         NULL);
+    return PPS_OK;
 }
 
 /* Life `id` loses bytes to the step at hand; its stretches change by `change`. */
@@ -107,7 +114,7 @@ static pps_status loses(void *ud, uint32_t id, int change)
         return wrong(t, 519, "a buffer's bytes may still be in use", touched_of(t, id)[lane] - 1,
                      "by this step, which nothing makes end before");
     if (l->whole)
-        PPS_TRY(check_used(t, l));
+        PPS_TRY(check_life(t, id));
     l->whole = false;
     l->stretches += (uint32_t)change;
     if (l->stretches == 0) {
@@ -304,6 +311,6 @@ pps_status prove_memory(const prover *p, const plan *mine, const prove_clock *cl
     }
     for (uint32_t at = 0; (at = prove_space_next(&t.space, at)) != IR_NONE; at++)
         if (t.lives[t.space.owner[at]].whole)
-            PPS_TRY(check_used(&t, &t.lives[t.space.owner[at]]));
+            PPS_TRY(check_life(&t, t.space.owner[at]));
     return PPS_OK;
 }

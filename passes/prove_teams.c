@@ -223,7 +223,7 @@ static pps_status alike(check *c, const plan *p, uint32_t a, uint32_t b, bool *r
 typedef struct experts {
     bool *seen;     /* [n_works] */
     uint32_t *told; /* [n_buffers] teams that counts are told in, IR_NONE */
-    uint32_t *cut;  /* [n_params] teams that share it out in the plan at hand */
+    plan_cut *cut;  /* [n_params] how it is shared out in the plan at hand */
 } experts;
 
 static pps_status step_wrong(const check *c, const plan *p, uint32_t step, const char *what)
@@ -241,10 +241,11 @@ static pps_status check_kernel(check *c, const plan *p, const experts *x, uint32
         return step_wrong(c, p, step, "experts without their operands");
     for (uint32_t i = 0; i < k->n_operands; i++) {
         const plan_operand *o = &c->set->operands[k->operands + i];
+        bool param = o->space == PLAN_PARAM || o->space == PLAN_GRAD;
         bool fits = true, counts = list[i].letter == 'i' && list[i].index == 1;
-        if (o->space == PLAN_PARAM || o->space == PLAN_GRAD)
-            PPS_TRY(alike(c, p, x->cut[o->index], k->teams, &fits));
-        if (!fits)
+        if (param)
+            PPS_TRY(alike(c, p, x->cut[o->index].teams, k->teams, &fits));
+        if (!fits || (param && x->cut[o->index].dim != 0))
             return step_wrong(c, p, step, "experts are not shared out as they are computed");
         if (counts && o->space == PLAN_BIND &&
             x->told[c->set->work_buffers[w->buffers + o->bind]] != k->teams)
@@ -288,7 +289,7 @@ static pps_status check_experts(check *c)
     for (uint32_t g = 0; g < set->n_groups; g++) {
         const plan *p = &set->plans[g];
         for (uint32_t i = 0; i < p->n_params; i++)
-            x.cut[p->params[i].param] = p->params[i].cuts[0].teams;
+            x.cut[p->params[i].param] = p->params[i].cuts[0];
         for (uint32_t i = 0; i < p->n_steps; i++) {
             if (x.seen[p->steps[i].work])
                 continue;

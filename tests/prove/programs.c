@@ -11,7 +11,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { MOST_STAGES = 6, MOST_MB = 6, MOST_GROUPS = 3, MOST_RANKS = 4, NONE = UINT8_MAX };
+enum { MOST_STAGES = 6, MOST_MB = 8, MOST_GROUPS = 3, MOST_RANKS = 4, NONE = UINT8_MAX };
 enum { MOST_OPS = MOST_STAGES * MOST_MB * 3 };
 enum { OP_F, OP_B, OP_BI, OP_BW };
 
@@ -20,8 +20,9 @@ typedef struct draw { /* what a program is made of */
     program *p;
     uint32_t n_stages, n_groups, dp, n_mb, batch;
     bool moe, shard, named_streams;
+    bool by_mb;     /* a stage may lie on several groups */
     uint32_t swaps; /* of ops in the order drawn: it may contradict the dataflow, or itself */
-    uint32_t group_of[MOST_STAGES];
+    uint32_t group_of[MOST_STAGES][MOST_MB];
     uint32_t device[MOST_RANKS]; /* numbers, shuffled */
 } draw;
 
@@ -68,24 +69,78 @@ static void add_devices(draw *d, uint32_t group)
     add(d->p, "]");
 }
 
-static void add_replicate(draw *d, uint32_t group, const char *filter, bool reduce, bool gather)
+/* What a stage has of a kind of streams, and how it is kept equal: on all of its groups alike. */
+typedef struct way {
+    bool pp, dp, ep, ga;
+    uint32_t zero, every, prefetch,
+        bucket; /* bucket: 0, or a number of `buckets`; zero: 4, 5: not said */
+    bool shard;
+} way;
+static const char *const buckets[] = {NULL, "0.0001", "0.0005", "0.002"};
+
+static void add_replicate(draw *d, uint32_t group, const char *filter, const way *w)
 {
-    static const char *const buckets[] = {"0.0001", "0.0005", "0.002"};
-    uint32_t zero = random_below(d->r, 6);
     add(d->p, "replicate %s on ", filter);
     add_devices(d, group);
-    add(d->p, reduce ? " reduce dp" : "");
-    if (zero < 4)
-        add(d->p, " zero %u", zero);
-    if (zero > 0 && zero < 4 && gather)
+    add(d->p, w->dp ? " reduce dp" : "");
+    if (w->zero < 4)
+        add(d->p, " zero %u", w->zero);
+    if (w->zero > 0 && w->zero < 4 && w->ga)
         add(d->p, " gather ga");
-    if (chance(d, 40))
-        add(d->p, " bucket %s", buckets[random_below(d->r, 3)]);
-    if ((zero == 2 || zero == 3) && chance(d, 40))
-        add(d->p, " every %u", 1 + random_below(d->r, d->n_mb));
-    if (zero == 3 && chance(d, 40))
-        add(d->p, " prefetch %u", random_below(d->r, 4));
+    if (w->bucket > 0)
+        add(d->p, " bucket %s", buckets[w->bucket]);
+    if ((w->zero == 2 || w->zero == 3) && w->every > 0)
+        add(d->p, " every %u", w->every);
+    if (w->zero == 3 && w->prefetch > 0)
+        add(d->p, " prefetch %u", w->prefetch - 1);
     add(d->p, "\n");
+}
+
+/* Experts over the whole group, or in two teams of it. */
+static void add_shard(draw *d, uint32_t group, const char *filter, const way *w)
+{
+    add(d->p, "shard %s on ", filter);
+    if (d->dp == 4 && chance(d, 50))
+        add(d->p, "[[%u, %u], [%u, %u]]", d->device[group], d->device[group + d->n_groups],
+            d->device[group + 2 * d->n_groups], d->device[group + 3 * d->n_groups]);
+    else
+        add_devices(d, group);
+    add(d->p, w->ep ? " stream ep\n" : "\n");
+}
+
+static way draw_way(draw *d)
+{
+    way w = {.zero = random_below(d->r, 6),
+             .every = chance(d, 40) ? 1 + random_below(d->r, d->n_mb) : 0,
+             .prefetch = chance(d, 40) ? 1 + random_below(d->r, 4) : 0,
+             .bucket = chance(d, 40) ? 1 + random_below(d->r, 3) : 0,
+             .shard = d->shard && chance(d, 80)};
+    if (d->by_mb && (w.zero == 2 || w.zero == 3)) /* of one group's parameters alone */
+        w.zero = 1;
+    return w;
+}
+
+/* Stage s where it lies on `group`, if it does. */
+static void add_stage(draw *d, uint32_t s, uint32_t group, const way *w)
+{
+    char mbs[64] = "", filter[128], experts[128];
+    uint32_t n = 0;
+    for (uint32_t m = 0; m < d->n_mb; m++)
+        if (d->group_of[s][m] == group)
+            snprintf(mbs + strlen(mbs), sizeof mbs - strlen(mbs), n++ > 0 ? ", %u" : "%u", m);
+    if (n == 0)
+        return;
+    snprintf(filter, sizeof filter, n < d->n_mb ? "{PP: %u, MB: [%s]}" : "{PP: %u}", s, mbs);
+    snprintf(experts, sizeof experts, n < d->n_mb ? "{PP: %u, MB: [%s], EP: *}" : "{PP: %u, EP: *}",
+             s, mbs);
+    add(d->p, "place %s on ", filter);
+    add_devices(d, group);
+    add(d->p, w->pp ? " stream pp\n" : "\n");
+    if (d->dp == 1)
+        return;
+    add_replicate(d, group, filter, w);
+    if (w->shard)
+        add_shard(d, group, experts, w);
 }
 
 static void add_placement(draw *d)
@@ -97,22 +152,19 @@ static void add_placement(draw *d)
         add(d->p, "let pp, dp, ep, ga = [stream(\"pp\"), stream(\"dp\"), stream(\"ep\"), "
                   "stream(\"ga\")]\n");
     for (uint32_t s = 0; s < (at_once ? 1 : d->n_stages); s++) {
-        char filter[32] = "{}", experts[32] = "{EP: *}";
-        if (!at_once) {
-            snprintf(filter, sizeof filter, "{PP: %u}", s);
-            snprintf(experts, sizeof experts, "{PP: %u, EP: *}", s);
-        }
-        add(d->p, "place %s on ", filter);
-        add_devices(d, d->group_of[s]);
+        way w = draw_way(d);
+        w.pp = pp, w.dp = dp, w.ep = ep, w.ga = ga;
+        for (uint32_t g = 0; g < d->n_groups && !at_once; g++)
+            add_stage(d, s, g, &w);
+        if (!at_once)
+            continue;
+        add(d->p, "place {} on ");
+        add_devices(d, 0);
         add(d->p, pp ? " stream pp\n" : "\n");
-        if (d->dp == 1)
-            continue;
-        add_replicate(d, d->group_of[s], filter, dp, ga);
-        if (!d->shard || chance(d, 20))
-            continue;
-        add(d->p, "shard %s on ", experts);
-        add_devices(d, d->group_of[s]);
-        add(d->p, ep ? " stream ep\n" : "\n");
+        if (d->dp > 1)
+            add_replicate(d, 0, "{}", &w);
+        if (d->dp > 1 && w.shard)
+            add_shard(d, 0, "{EP: *}", &w);
     }
 }
 
@@ -214,8 +266,8 @@ static uint32_t draw_transfer(draw *d, const op *ops, uint32_t n, uint32_t i, ui
 {
     bool forward = ops[i].what == OP_F;
     uint32_t to = forward ? ops[i].stage + 1u : ops[i].stage - 1u, k = i + 1;
-    if (ops[i].what == OP_BW || to >= d->n_stages || d->group_of[to] == d->group_of[ops[i].stage] ||
-        !chance(d, named))
+    if (ops[i].what == OP_BW || to >= d->n_stages ||
+        d->group_of[to][ops[i].mb] == d->group_of[ops[i].stage][ops[i].mb] || !chance(d, named))
         return MOST_OPS;
     while (k < n && (ops[k].stage != to || ops[k].mb != ops[i].mb || ops[k].what == OP_BW ||
                      forward != (ops[k].what == OP_F)))
@@ -231,9 +283,9 @@ static void add_transfers(draw *d, const op *ops, uint32_t n, const uint32_t *af
         const char *name = ops[i].what == OP_F ? "F" : "B";
         if (after[i] != at)
             continue;
-        if (d->group_of[ops[i].stage] == g)
+        if (d->group_of[ops[i].stage][ops[i].mb] == g)
             add(d->p, "%sSEND(%s(%u, %u))", *join, name, ops[i].stage, ops[i].mb);
-        else if (d->group_of[to[i]] == g)
+        else if (d->group_of[to[i]][ops[i].mb] == g)
             add(d->p, "%sRECV(%s(%u, %u))", *join, name, to[i], ops[i].mb);
         else
             continue;
@@ -257,7 +309,7 @@ static void add_rows(draw *d, uint32_t overlap, uint32_t named)
         ops[j] = was;
     }
     for (uint32_t i = 0; i < n; i++) {
-        uint32_t g = d->group_of[ops[i].stage];
+        uint32_t g = d->group_of[ops[i].stage][ops[i].mb];
         unit[i] = i;
         row[i] = last[g];
         last[g] = i;
@@ -279,7 +331,7 @@ static void add_rows(draw *d, uint32_t overlap, uint32_t named)
         for (uint32_t i = 0; i < n; i++) {
             if (i > 0)
                 add_transfers(d, ops, n, after, to, i - 1, g, &join);
-            if (d->group_of[ops[i].stage] != g)
+            if (d->group_of[ops[i].stage][ops[i].mb] != g)
                 continue;
             add(d->p, "%s%s(%u, %u)", unit[i] != i ? " | " : join, names[ops[i].what], ops[i].stage,
                 ops[i].mb);
@@ -289,30 +341,51 @@ static void add_rows(draw *d, uint32_t overlap, uint32_t named)
     }
 }
 
+/* Stage s lies on this group, for all microbatches. */
+static void put(draw *d, uint32_t s, uint32_t group)
+{
+    for (uint32_t m = 0; m < MOST_MB; m++)
+        d->group_of[s][m] = group;
+}
+
 /* A builder of the stdlib and the placement it is made for. */
 static void draw_builder(draw *d, char *ret, size_t n)
 {
-    uint32_t R = d->n_groups, which = random_below(d->r, 5);
-    static const char *const names[] = {"gpipe", "one_f_one_b", "zerobubble", "interleaved_1f1b",
-                                        "dualpipev"};
-    d->n_stages = which < 3 ? R : 2 * R;
+    static const char *const names[] = {
+        "gpipe",     "one_f_one_b", "zerobubble", "interleaved_1f1b",
+        "dualpipev", "dualpipe",    "chimera"};
+    uint32_t R = d->n_groups, which = random_below(d->r, R == 2 ? 7 : 5);
+    d->by_mb = which >= 5;
+    d->n_stages = which < 3 || d->by_mb ? R : 2 * R;
     if (which == 3)
         d->n_mb = R * (1 + random_below(d->r, 2));
     if (which == 4)
         d->n_mb = 2 * R;
-    for (uint32_t s = 0; s < d->n_stages; s++)
-        d->group_of[s] = which == 4 && s >= R ? 2 * R - 1 - s : s % R;
+    if (which == 5)
+        d->n_mb = 2 * R + 2 * random_below(d->r, 2);
+    if (which == 6)
+        d->n_mb = 2 + 2 * random_below(d->r, 2);
+    for (uint32_t s = 0; s < d->n_stages; s++) {
+        put(d, s, which == 4 && s >= R ? 2 * R - 1 - s : s % R);
+        for (uint32_t m = d->n_mb / 2; m < d->n_mb && d->by_mb; m++) /* the other way */
+            d->group_of[s][m] = R - 1 - s;
+    }
     snprintf(ret, n, "from \"schedules\" import %s\norder %s(%u, %u)\n", names[which], names[which],
              R, d->n_mb);
 }
 
-static void draw_placement(draw *d)
+static void draw_placement(draw *d, bool may_be_by_mb)
 {
     d->n_stages = d->n_groups + random_below(d->r, MOST_STAGES - d->n_groups + 1);
     for (uint32_t s = 0; s < d->n_stages; s++)
-        d->group_of[s] = random_below(d->r, d->n_groups);
+        put(d, s, random_below(d->r, d->n_groups));
     for (uint32_t g = 0; g < d->n_groups; g++) /* every group has a stage */
-        d->group_of[random_below(d->r, d->n_stages / d->n_groups) * d->n_groups + g] = g;
+        put(d, random_below(d->r, d->n_stages / d->n_groups) * d->n_groups + g, g);
+    d->by_mb = may_be_by_mb && d->n_groups > 1 && d->n_mb > 1 && chance(d, 25);
+    for (uint32_t s = 0; s < d->n_stages; s++) /* and keeps it, for microbatch 0 */
+        for (uint32_t m = 1; m < d->n_mb && d->by_mb; m++)
+            if (chance(d, 30))
+                d->group_of[s][m] = random_below(d->r, d->n_groups);
 }
 
 void program_random(program *p, random_source *r, uint32_t swaps)
@@ -335,9 +408,10 @@ void program_random(program *p, random_source *r, uint32_t swaps)
     if (kind == 0)
         draw_builder(&d, builder, sizeof builder);
     else
-        draw_placement(&d);
+        draw_placement(&d, kind >= 2);
     d.batch = d.n_mb * d.dp * (1 + random_below(r, 2));
     p->n_ranks = d.n_groups * d.dp;
+    p->by_mb = d.by_mb;
     p->streams = random_below(r, 3) == 0 ? 1 + random_below(r, 3) : 0;
     model_text(&d, p->alone, sizeof p->alone);
     add(p, "%s", p->alone);

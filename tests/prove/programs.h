@@ -15,6 +15,7 @@ typedef struct program {
     uint32_t streams;     /* physical ones, as in pass_options */
     uint32_t n_overlaps;  /* overlapped groups in its rows */
     uint32_t n_transfers; /* sends and receives named in them */
+    bool by_mb;           /* a stage lies on several groups */
     const char *order;    /* what kind of order it has */
 } program;
 

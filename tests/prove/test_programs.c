@@ -65,7 +65,7 @@ static void random_programs(void **state)
     uint64_t seed = random_seed();
     random_source r = {seed};
     uint32_t n = run_everything() ? 5000 : 800, every = 4, ran = 0, orders[3] = {0};
-    uint32_t overlaps = 0, transfers = 0;
+    uint32_t overlaps = 0, transfers = 0, by_mb = 0;
     (void)state;
     for (uint32_t i = 0; i < n; i++) {
         program_random(&p, &r, 0);
@@ -78,12 +78,14 @@ static void random_programs(void **state)
         orders[p.order[0] == 'b' ? 0 : p.order[0] == 'd' ? 1 : 2]++;
         overlaps += p.n_overlaps;
         transfers += p.n_transfers;
+        by_mb += p.by_mb;
         compiled_close(&c);
     }
-    printf(
-        "seed %llu: %u programs proved (%u by builders, %u in the default order, %u by rows with "
-        "%u overlapped groups and %u ends of transfers), %u ran\n",
-        (unsigned long long)seed, n, orders[0], orders[1], orders[2], overlaps, transfers, ran);
+    printf("seed %llu: %u programs proved (%u by builders, %u in the default order, %u by rows; %u "
+           "with stages on several groups, %u overlapped groups, %u named ends of transfers), %u "
+           "ran\n",
+           (unsigned long long)seed, n, orders[0], orders[1], orders[2], by_mb, overlaps, transfers,
+           ran);
 }
 
 /* Rows with ops out of place: refused as contradicting the dataflow (or each other), or right. */
