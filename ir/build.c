@@ -105,6 +105,17 @@ pps_status ir_add_output(ir_graph *g, ir_id op, ir_dtype dtype, uint8_t flags, u
     return PPS_OK;
 }
 
+pps_status ir_add_form(ir_graph *g, ir_id of, ir_border border, uint32_t directive, uint32_t n_dims,
+                       const uint32_t *dims, ir_id *ret_tensor)
+{
+    ir_tensor t = g->tensors[of];
+    t.n_dims = (uint8_t)n_dims;
+    t.border = (uint8_t)border;
+    t.of = of;
+    t.directive = directive;
+    return add_tensor(g, &t, dims, ret_tensor);
+}
+
 pps_status ir_add_tagset(ir_graph *g, const ir_tag *tags, uint32_t n, ir_id *ret)
 {
     ir_tag sorted[PPS_MAX_TERMS];

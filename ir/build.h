@@ -28,6 +28,9 @@ pps_status ir_add_param(ir_graph *g, const ir_param *param, ir_id *ret);
 pps_status ir_add_op(ir_graph *g, const ir_op *op, ir_id *ret);
 pps_status ir_add_output(ir_graph *g, ir_id op, ir_dtype dtype, uint8_t flags, uint32_t n_dims,
                          const uint32_t *dims, ir_id *ret_tensor);
+/* Tensor `of` behind a border: another form of it, for ops of other chunks to read. */
+pps_status ir_add_form(ir_graph *g, ir_id of, ir_border border, uint32_t directive, uint32_t n_dims,
+                       const uint32_t *dims, ir_id *ret_tensor);
 /* The tagset equal to `tags` (any order, each name once). Names are compared by text. */
 pps_status ir_add_tagset(ir_graph *g, const ir_tag *tags, uint32_t n, ir_id *ret);
 pps_status ir_add_region(ir_graph *g, const char *tag, uint32_t index, uint32_t trace,

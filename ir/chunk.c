@@ -19,11 +19,6 @@ typedef struct marks {     /* scratch of one cut */
     uint8_t *tensor_dep;   /* [n_tensors] it depends on a parameter through float operands */
 } marks;
 
-static bool op_has_loss(const ir_op *op)
-{
-    return op->kind == IR_CROSS_ENTROPY || op->kind == IR_MSE || op->kind == IR_ROUTER;
-}
-
 static pps_status marks_new(const ir_graph *g, arena *mem, marks *ret)
 {
     ret->op_needed = arena_zero(mem, g->n_ops + 1);
@@ -54,7 +49,7 @@ static void mark_dependent(const ir_graph *g, marks *m)
         for (uint32_t i = 0; i < op->n_param; i++)
             dep |= op->param[i] != IR_NONE;
         for (uint32_t i = 0; i < op->n_in; i++)
-            dep |= m->tensor_dep[op->in[i]];
+            dep |= m->tensor_dep[ir_made(g, op->in[i])];
         for (uint32_t i = 0; i < op->n_out; i++)
             m->tensor_dep[op->out[i]] = dep && g->tensors[op->out[i]].dtype == IR_F32;
     }
@@ -64,7 +59,7 @@ static void mark_wanted(const ir_graph *g, marks *m)
 {
     for (uint32_t id = g->n_ops; id-- > 0;) {
         const ir_op *op = &g->ops[id];
-        bool arrives = op_has_loss(op);
+        bool arrives = ir_op_has_loss((ir_op_kind)op->kind);
         for (uint32_t i = 0; i < op->n_out; i++)
             arrives |= m->tensor_wants[op->out[i]];
         if (!m->op_needed[id] || !arrives)
@@ -72,8 +67,10 @@ static void mark_wanted(const ir_graph *g, marks *m)
         ir_operand operands[IR_MAX_OPERANDS];
         uint32_t n = ir_op_operands(op, IR_PHASE_BI, operands);
         for (uint32_t i = 0; i < n; i++)
-            if (operands[i].letter == 'x')
-                m->tensor_wants[op->in[operands[i].index]] = 1;
+            if (operands[i].letter == 'x') {
+                ir_id in = op->in[operands[i].index];
+                m->tensor_wants[in] = m->tensor_wants[ir_made(g, in)] = 1;
+            }
     }
 }
 
@@ -81,8 +78,8 @@ static void set_grad_flags(ir_graph *g, const marks *m)
 {
     for (uint32_t i = 0; i < g->n_tensors; i++) {
         ir_tensor *t = &g->tensors[i];
-        bool grad =
-            t->op != IR_NONE && m->op_needed[t->op] && m->tensor_wants[i] && m->tensor_dep[i];
+        bool grad = t->op != IR_NONE && m->op_needed[t->op] && m->tensor_wants[i] &&
+                    m->tensor_dep[ir_made(g, i)];
         t->flags = (uint8_t)(grad ? t->flags | IR_TENSOR_GRAD : t->flags & ~IR_TENSOR_GRAD);
     }
 }
@@ -174,7 +171,7 @@ static pps_status fill_chunk(cutter *c, uint32_t id)
     {
         PPS_TRY(ir_add_list(g, at));
         chunk->ops.n++;
-        chunk->n_loss += op_has_loss(&g->ops[at]);
+        chunk->n_loss += ir_op_has_loss((ir_op_kind)g->ops[at].kind);
         chunk->has_weights |= op_has_weights(&g->ops[at]);
     }
     chunk->in.begin = g->n_lists;
@@ -232,7 +229,7 @@ static pps_status fill_chunks(ir_graph *g, arena *scratch)
         for (uint32_t i = 0; i < g->ops[at].n_in; i++) {
             ir_id from = g->tensors[g->ops[at].in[i]].op;
             if (from != IR_NONE && g->op_chunk[from] != g->op_chunk[at])
-                c.crosses[g->ops[at].in[i]] = 1;
+                c.crosses[ir_made(g, g->ops[at].in[i])] = 1;
         }
     }
     first_op[g->n_chunks] = g->n_ops;

@@ -8,6 +8,34 @@
 #include <stdio.h>
 #include <string.h>
 
+static const struct {
+    const char *name;
+    uint8_t forward, backward;
+} border_table[IR_BORDER_COUNT] = {
+    [IR_NO_BORDER] = {"none", PLAN_NONE, PLAN_NONE},
+#define BORDER(name, text, forward, backward) \
+    [IR_BORDER_##name] = {text, PLAN_##forward, PLAN_##backward},
+#include "ir/borders.def"
+#undef BORDER
+};
+
+const char *dag_border_name(ir_border border)
+{
+    return border_table[border].name;
+}
+
+unsigned dag_border_step(ir_border border, pps_pass pass)
+{
+    return pass == PPS_PASS_F ? border_table[border].forward : border_table[border].backward;
+}
+
+dag_end dag_end_of(const dag *d, uint32_t run)
+{
+    const dag_link *k = &d->links[d->runs[run].link];
+    return k->f_border[DAG_DST] == run || k->b_border[DAG_DST] == run || k->b_again == run ? DAG_DST
+                                                                                           : DAG_SRC;
+}
+
 pps_pass dag_pass(const dag *d, uint32_t node)
 {
     const dag_run *r = &d->runs[d->node_run[node]];
@@ -32,14 +60,26 @@ uint32_t dag_stage(const ir_graph *g, uint32_t chunk)
     return IR_NONE;
 }
 
+bool dag_carries(const ir_graph *g, uint32_t chunk)
+{
+    ir_range ops = g->chunks[chunk].ops;
+    for (uint32_t i = 0; i < ops.n; i++)
+        if (g->ops[g->lists[ops.begin + i]].kind == IR_ATTENTION)
+            return true;
+    return false;
+}
+
 static int label_op(const dag *d, uint32_t chunk, pps_pass pass, uint32_t mb, char *buffer,
                     size_t n)
 {
     static const char *const names[] = {"F", "B", "BI", "BW"};
     const ir_tagset *set = &d->graph->tagsets[d->graph->chunks[chunk].tagset];
     uint32_t stage = dag_stage(d->graph, chunk);
-    int k = stage == IR_NONE ? snprintf(buffer, n, "%s(%u", names[pass], mb)
-                             : snprintf(buffer, n, "%s(%u, %u", names[pass], stage, mb);
+    uint32_t of = mb / d->n_slices;
+    int k = stage == IR_NONE ? snprintf(buffer, n, "%s(%u", names[pass], of)
+                             : snprintf(buffer, n, "%s(%u, %u", names[pass], stage, of);
+    if (d->slice_tag != NULL && k >= 0 && (size_t)k < n)
+        k += snprintf(buffer + k, n - (size_t)k, ", %s=%u", d->slice_tag, mb % d->n_slices);
     for (uint32_t i = 0; i < set->n; i++) {
         const ir_tag *tag = &d->graph->tags[set->begin + i];
         if (strcmp(tag->name, "PP") != 0 && k >= 0 && (size_t)k < n)
@@ -151,6 +191,9 @@ void dag_count(dag *d)
             d->n_node_edges += dag_alive(d, src->first + m) &&
                                dag_alive(d, dst->n == 1 ? dst->first : dst->first + m);
     }
+    for (uint32_t i = 0; i < d->n_runs; i++) /* one less than slices, per microbatch */
+        if (d->runs[i].carried)
+            d->n_node_edges += d->runs[i].n - d->runs[i].n / d->n_slices;
 }
 
 pps_status dag_seal(dag *d)
@@ -208,6 +251,8 @@ pps_status dag_verify(const dag *d)
         }                                                                            \
     } while (0)
     uint32_t next = 0;
+    CHECK(d->n_slices > 0 && d->n_mb % d->n_slices == 0, "%u units of %u slices", d->n_mb,
+          d->n_slices);
     for (uint32_t i = 0; i < d->n_runs; i++) {
         const dag_run *r = &d->runs[i];
         CHECK(r->first == next, "run %u begins at node %u, not %u", i, r->first, next);
@@ -215,6 +260,8 @@ pps_status dag_verify(const dag *d)
         CHECK(dag_of_bucket(r) ? r->n > 0 : r->n == dag_n_mb(d, r->chunk), "run %u has %u nodes", i,
               r->n);
         CHECK(r->kind < PLAN_STEP_KIND_COUNT, "run %u has kind %u", i, r->kind);
+        CHECK(!r->carried || (r->kind == PLAN_COMPUTE && r->pass != PPS_PASS_BW && d->n_slices > 1),
+              "run %u carries nothing from slice to slice", i);
         CHECK(r->group < d->n_groups, "run %u is on group %u", i, r->group);
         CHECK(r->stream < d->n_streams, "run %u is on stream %u", i, r->stream);
         if (r->kind == PLAN_SEND || r->kind == PLAN_RECV) {
@@ -235,7 +282,12 @@ pps_status dag_verify(const dag *d)
         const dag_link *k = &d->links[l];
         CHECK(k->src < d->graph->n_chunks && k->dst < d->graph->n_chunks && k->src < k->dst,
               "link %u joins chunks %u and %u", l, k->src, k->dst);
-        CHECK(k->carrier <= l && d->links[k->carrier].tensor == k->tensor, "link %u's carrier", l);
+        CHECK(k->carrier <= l && d->links[k->carrier].wire == k->wire, "link %u's carrier", l);
+        for (pps_pass pass = PPS_PASS_F; pass <= PPS_PASS_B; pass++) {
+            unsigned step = dag_border_step((ir_border)k->border[DAG_SRC], pass);
+            CHECK(step == PLAN_NONE || step != dag_border_step((ir_border)k->border[DAG_DST], pass),
+                  "link %u has the same step at both ends", l);
+        }
     }
 #undef CHECK
     return PPS_OK;

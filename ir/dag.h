@@ -9,6 +9,14 @@
  *     node = run.first + microbatch          edge (a -> b): a's node of microbatch m to b's node of
  * m, or all of a's nodes to the one of b
  *
+ * Where sequences are split too, a microbatch is n_slices units of work, and a unit is what one
+ * node is of: unit = microbatch * n_slices + slice. Everything named `mb` that counts nodes then
+ * counts units. A carried run has edges of its own between the units of one microbatch: forward
+ * from slice to slice, since attention reads the keys and values of earlier positions; backward the
+ * other way.
+ *
+ *     F(c)  slice 0 -> slice 1 -> slice 2        B(c)  slice 2 -> slice 1 -> slice 0
+ *
  * Where a chunk lies may depend on the microbatch. Microbatches that have every chunk on the same
  * group form a class, and each class has chunks and runs of its own: then `microbatch` above is the
  * number within the class (`dag_mb` says which microbatch that is). Chunks stand class after class.
@@ -21,8 +29,8 @@
  * in flat arrays over nodes. A backward node is a whole B, or BI with a BW of its own, per (chunk,
  * microbatch): `split` says which; the BW nodes of unsplit ones are dead.
  *
- *     F(c) ---- SEND, RECV ----> F(c')        one hop run each, made per link
- *      |                          |
+ *     F(c) ---- SEND, RECV ----> F(c')        one hop run each, made per link; and the
+ *      |                          |            collectives of borders at its ends
  *     B(c) <--- RECV, SEND ---- B(c')         mirrored for gradients
  *      |
  *     BW(c) --> ALL_REDUCE(bucket) --> UPDATE(bucket)
@@ -43,6 +51,7 @@ typedef struct dag_run {
     uint8_t kind;  /* plan_step_kind */
     uint8_t pass;  /* pps_pass: F, BI for every backward node (B or BI), BW */
     uint8_t flags; /* PLAN_A2A_RETURN */
+    bool carried;  /* COMPUTE F, B: edges between the slices of a microbatch */
     uint16_t group, stream;
     uint32_t chunk; /* COMPUTE: its chunk; hops: the consumer chunk; PLAN_BUCKET kinds: bucket */
     uint32_t link;  /* hops: link; else IR_NONE */
@@ -56,24 +65,32 @@ typedef struct dag_run {
 
 /* One use of a tensor by a chunk other than its producer: forward the value, backward its gradient.
  */
+typedef enum dag_end { DAG_SRC, DAG_DST, DAG_ENDS } dag_end;
 typedef struct dag_link {
-    ir_id tensor;
-    uint32_t src, src_out; /* producer chunk, index in its `out` */
-    uint32_t dst, dst_in;  /* consumer chunk, index in its `in` */
-    bool grad;             /* a gradient comes back */
-    uint8_t exchange;      /* dag_exchange at the side of the sharded chunk */
-    bool exchange_at_dst;  /* the sharded chunk is the consumer (else the producer) */
-    uint32_t carrier;      /* link whose forward transfer serves this one too; itself if none */
-    /* hop runs, IR_NONE where there is none; in the order in which they happen */
-    uint32_t f_send, f_recv, f_exchange;
-    uint32_t b_send, b_recv, b_exchange;
+    /* `made` by the producer, behind its border `wire`, used as `tensor` behind the consumer's; all
+     * the same where a border changes nothing but where rows lie */
+    ir_id made, wire, tensor;
+    uint32_t src, src_out;        /* producer chunk, index in its `out` */
+    uint32_t dst, dst_in;         /* consumer chunk, index in its `in` */
+    bool grad;                    /* a gradient comes back */
+    uint8_t border[DAG_ENDS];     /* ir_border */
+    uint32_t directive[DAG_ENDS]; /* behind each border, or IR_NONE */
+    uint32_t carrier; /* link whose forward hops up to the consumer serve this one too; or itself */
+    /* hop runs, IR_NONE where there is none */
+    uint32_t f_send, f_recv, f_border[DAG_ENDS];
+    uint32_t b_send, b_recv, b_border[DAG_ENDS];
+    uint32_t b_again; /* the border at the consumer once more, for its backward: what it brought
+                       * forward is not kept until then */
 } dag_link;
-typedef enum dag_exchange { DAG_NO_EXCHANGE, DAG_EXCHANGE_ROWS, DAG_EXCHANGE_COUNTS } dag_exchange;
+/* The step of a border in pass F or BI: plan_step_kind, PLAN_NONE where nothing moves. */
+enum { PLAN_NONE = PLAN_STEP_KIND_COUNT };
+unsigned dag_border_step(ir_border border, pps_pass pass);
+const char *dag_border_name(ir_border border);
 
 typedef struct dag_chunk { /* what directives made of a graph chunk */
     uint32_t group;        /* IR_NONE until placed */
     uint32_t place;        /* directive indices, IR_NONE when there is none */
-    uint32_t replicate, shard;
+    uint32_t replicate, shard, sequence;
     uint32_t ep;       /* ranks that share its experts; 1 */
     uint32_t ep_teams; /* which ranks those are; IR_NONE */
     uint32_t f, b, w;  /* runs: F, B/BI, BW; IR_NONE where the pass has nothing to do */
@@ -90,14 +107,14 @@ typedef struct dag_group {
 } dag_group;
 
 typedef struct dag_bucket {
-    uint32_t group, directive; /* replicate, or IR_NONE */
+    uint32_t group, directive; /* replicate; shard as tensor, where its teams alone sum; IR_NONE */
     uint32_t first, n;         /* params, in dag.bucket_params */
     uint64_t bytes;            /* with gaps for alignment; zero: and padding to equal slices */
     bool reduced;
     uint32_t teams;                         /* whose ranks sum their gradients, where they do */
     bool spread;                            /* its parameters are cut over tensor teams */
     uint8_t zero;                           /* 0 unless reduced */
-    uint32_t every;                         /* zero 2, 3: microbatches per window of gradients */
+    uint32_t every; /* zero 2, 3: units per window of gradients: of whole microbatches */
     uint16_t reduce_stream, gather_stream;  /* of reduced ones; of those under zero */
     uint32_t reduce, update, gather, clear; /* runs, or IR_NONE */
     uint32_t lead, next; /* buckets of the same parameters, one per group that uses them: the first,
@@ -108,9 +125,11 @@ typedef struct dag {
     arena *mem;
     const ir_program *program;
     const ir_graph *graph;
-    uint32_t n_mb;
-    const char *mb_tag;
-    uint32_t split;                     /* directive, or IR_NONE */
+    uint32_t n_mb;                      /* units: microbatches times n_slices */
+    uint32_t n_slices;                  /* of each microbatch's sequences; 1 where they are whole */
+    const char *mb_tag;                 /* of microbatches */
+    const char *slice_tag;              /* NULL where nothing splits sequences */
+    uint32_t split, sequence_split;     /* directives, or IR_NONE */
     ir_range *classes;                  /* [n_classes] in class_mbs: the microbatches of each */
     uint32_t n_classes, n_model_chunks; /* chunks of one class; graph->n_chunks in all */
     uint32_t *class_mbs;                /* [n_mb] ascending within a class */
@@ -159,7 +178,7 @@ static inline uint32_t dag_mb_index(const dag *d, uint32_t chunk, uint32_t mb)
 {
     return d->mb_class[mb] == chunk / d->n_model_chunks ? d->mb_index[mb] : IR_NONE;
 }
-/* Microbatch; window of a bucket's node; IR_NONE for what is there once per step. */
+/* Microbatch or unit; window of a bucket's node; IR_NONE for what is there once per step. */
 static inline uint32_t dag_mb(const dag *d, uint32_t node)
 {
     const dag_run *r = &d->runs[d->node_run[node]];
@@ -180,6 +199,30 @@ static inline uint32_t dag_bucket_of(const dag *d, uint32_t param, uint32_t grou
         b = d->buckets[b].next;
     return b;
 }
+/* The end of its link at which a border's run is. */
+dag_end dag_end_of(const dag *d, uint32_t run);
+/* The unit whose node of this run comes before unit `mb`'s, or after it, because of what slices
+ * carry; IR_NONE where none does. */
+static inline uint32_t dag_slice_before(const dag *d, const dag_run *r, uint32_t mb)
+{
+    if (!r->carried)
+        return IR_NONE;
+    uint32_t slice = mb % d->n_slices;
+    if (r->pass == PPS_PASS_F)
+        return slice > 0 ? mb - 1 : IR_NONE;
+    return slice + 1 < d->n_slices ? mb + 1 : IR_NONE;
+}
+static inline uint32_t dag_slice_after(const dag *d, const dag_run *r, uint32_t mb)
+{
+    if (!r->carried)
+        return IR_NONE;
+    uint32_t slice = mb % d->n_slices;
+    if (r->pass != PPS_PASS_F)
+        return slice > 0 ? mb - 1 : IR_NONE;
+    return slice + 1 < d->n_slices ? mb + 1 : IR_NONE;
+}
+/* Does the chunk have attention, whose slices carry keys and values on to the next? */
+bool dag_carries(const ir_graph *g, uint32_t chunk);
 /* The pass a compute node really runs: F, B, BI or BW. */
 pps_pass dag_pass(const dag *d, uint32_t node);
 bool dag_alive(const dag *d, uint32_t node);

@@ -203,6 +203,8 @@ static pps_status read_classes(reader *r, uint32_t n_classes)
             if (mb < from || d->mb_class[mb] != IR_NONE)
                 return fail(r, "microbatch %u is out of order, or in two classes", mb);
             from = mb + 1;
+            if (d->mb_class[mb - mb % d->n_slices] != (mb % d->n_slices == 0 ? IR_NONE : k))
+                return fail(r, "the slices of microbatch %u are in two classes", mb / d->n_slices);
             d->mb_class[mb] = k;
             d->mb_index[mb] = d->classes[k].n++;
             d->class_mbs[at++] = mb;
@@ -215,12 +217,17 @@ static pps_status read_classes(reader *r, uint32_t n_classes)
 static pps_status read_header(reader *r)
 {
     dag *d = r->d;
-    uint64_t n[8] = {0}, alive = 0;
+    uint64_t n[8] = {0}, slices = 1, alive = 0;
     static const char *const counts[7] = {
         " groups=", " ranks=", " streams=", " chunks=", " links=", " buckets=", " runs="};
     PPS_TRY(number(r, "dag microbatches=", MAX_NODES, &n[7]));
     PPS_TRY(expect(r, " tag="));
     PPS_TRY(name(r, &d->mb_tag));
+    if (next_is(r, " slices=")) {
+        PPS_TRY(number(r, " slices=", n[7] > 0 ? MAX_NODES / n[7] : 0, &slices));
+        PPS_TRY(expect(r, " tag="));
+        PPS_TRY(name(r, &d->slice_tag));
+    }
     for (int i = 0; i < 7; i++) /* each thing takes two bytes or more of what follows */
         PPS_TRY(number(r, counts[i], (uint64_t)(r->end - r->at) / 2, &n[i]));
     uint64_t n_classes = 1;
@@ -236,10 +243,12 @@ static pps_status read_header(reader *r)
     d->n_links = (uint32_t)n[4];
     d->n_buckets = (uint32_t)n[5];
     r->n_runs = (uint32_t)n[6];
+    n[7] *= slices; /* units */
     d->n_mb = (uint32_t)n[7];
+    d->n_slices = (uint32_t)slices;
     r->n_alive = (uint32_t)alive;
     if (d->n_mb == 0 || d->n_groups == 0 || d->n_streams == 0)
-        return fail(r, "a DAG has a microbatch, a group and a stream at least");
+        return fail(r, "a DAG has a microbatch, a slice, a group and a stream at least");
     if (d->n_groups > UINT16_MAX || d->n_streams > UINT16_MAX)
         return fail(r, "too many groups or streams");
     if (n[6] * n[7] > MAX_NODES || n[3] * n[7] > MAX_NODES)
@@ -389,6 +398,34 @@ static void index_links(dag *d, uint32_t n_chunks)
     }
 }
 
+/* The border at one end, if there is one, and the form behind it. */
+static pps_status read_border(reader *r, dag_link *k, dag_end end)
+{
+    ir_id *after = end == DAG_SRC ? &k->wire : &k->tensor;
+    const char *at = r->at;
+    *after = end == DAG_SRC ? k->made : k->wire;
+    if (!take(r, " "))
+        return PPS_OK;
+    for (int b = IR_NO_BORDER + 1; b < IR_BORDER_COUNT && k->border[end] == IR_NO_BORDER; b++) {
+        const char *begin = r->at;
+        if (take(r, dag_border_name((ir_border)b)) && take(r, end == DAG_SRC ? "@from" : "@to"))
+            k->border[end] = (uint8_t)b;
+        else
+            r->at = begin;
+    }
+    if (k->border[end] == IR_NO_BORDER) {
+        r->at = at; /* the other end's, or nothing that can follow */
+        return PPS_OK;
+    }
+    if (next_is(r, ":")) {
+        ir_id before = *after;
+        PPS_TRY(below(r, ":", IR_NONE, after));
+        if (*after == before)
+            return fail(r, "a form named is another than before the border");
+    }
+    return PPS_OK;
+}
+
 static pps_status read_links(reader *r)
 {
     dag *d = r->d;
@@ -397,31 +434,27 @@ static pps_status read_links(reader *r)
         dag_link *k = &d->links[l];
         *k = (dag_link){.f_send = IR_NONE,
                         .f_recv = IR_NONE,
-                        .f_exchange = IR_NONE,
+                        .f_border = {IR_NONE, IR_NONE},
                         .b_send = IR_NONE,
                         .b_recv = IR_NONE,
-                        .b_exchange = IR_NONE};
+                        .b_border = {IR_NONE, IR_NONE},
+                        .b_again = IR_NONE,
+                        .directive = {IR_NONE, IR_NONE}};
         PPS_TRY(numbered(r, "link ", l));
-        PPS_TRY(below(r, " tensor=", IR_NONE, &k->tensor));
+        PPS_TRY(below(r, " tensor=", IR_NONE, &k->made));
         PPS_TRY(below(r, " from ", n_chunks, &k->src));
         PPS_TRY(below(r, ".", IR_NONE, &k->src_out));
         PPS_TRY(below(r, " to ", n_chunks, &k->dst));
         PPS_TRY(below(r, ".", IR_NONE, &k->dst_in));
         PPS_TRY(below(r, " carrier=", l + 1, &k->carrier));
         k->grad = take(r, " grad");
-        if (next_is(r, " rows@") || next_is(r, " counts@")) {
-            k->exchange = take(r, " rows@") ? DAG_EXCHANGE_ROWS : DAG_EXCHANGE_COUNTS;
-            if (k->exchange == DAG_EXCHANGE_COUNTS)
-                PPS_TRY(expect(r, " counts@"));
-            k->exchange_at_dst = take(r, "to");
-            if (!k->exchange_at_dst)
-                PPS_TRY(expect(r, "from"));
-        }
+        PPS_TRY(read_border(r, k, DAG_SRC));
+        PPS_TRY(read_border(r, k, DAG_DST));
         if (k->src >= k->dst)
             return fail(r, "a link leads from an earlier chunk to a later one");
-        if (k->carrier != l && (d->links[k->carrier].tensor != k->tensor ||
-                                d->links[k->carrier].carrier != k->carrier))
-            return fail(r, "link %u does not carry tensor %u", k->carrier, k->tensor);
+        if (k->carrier != l &&
+            (d->links[k->carrier].wire != k->wire || d->links[k->carrier].carrier != k->carrier))
+            return fail(r, "link %u does not carry tensor %u", k->carrier, k->wire);
         next_in = k->dst != last_dst ? 0 : next_in;
         if (k->dst < last_dst || k->dst_in != next_in)
             return fail(r, "links come by consumer and input");
@@ -474,10 +507,32 @@ static pps_status read_kind(reader *r, uint8_t *ret)
     return fail(r, "expected a kind of step, such as 'compute'");
 }
 
+/* The end of the link whose border has such a step; DAG_ENDS: neither. */
+static dag_end border_end(const dag_link *k, const dag_run *run)
+{
+    for (int end = 0; end < DAG_ENDS; end++)
+        if (dag_border_step((ir_border)k->border[end], (pps_pass)run->pass) == run->kind)
+            return (dag_end)end;
+    return DAG_ENDS;
+}
+
+/* A shift forward in a backward pass. */
+static bool brings_again(const dag_run *run)
+{
+    return run->kind == PLAN_SHIFT && run->pass != PPS_PASS_F && !(run->flags & PLAN_A2A_RETURN);
+}
+
 /* The field of a chunk, link or bucket that says where this run is. */
 static uint32_t *run_home(const dag *d, const dag_run *run)
 {
     bool forward = run->pass == PPS_PASS_F;
+    if (run->link != IR_NONE && run->kind != PLAN_SEND && run->kind != PLAN_RECV) {
+        const dag_link *k = &d->links[run->link];
+        dag_end end = border_end(k, run);
+        if (brings_again(run))
+            return &d->links[run->link].b_again;
+        return forward ? &d->links[run->link].f_border[end] : &d->links[run->link].b_border[end];
+    }
     switch ((plan_step_kind)run->kind) {
     case PLAN_COMPUTE:
         return forward                    ? &d->chunks[run->chunk].f
@@ -487,9 +542,6 @@ static uint32_t *run_home(const dag *d, const dag_run *run)
         return forward ? &d->links[run->link].f_send : &d->links[run->link].b_send;
     case PLAN_RECV:
         return forward ? &d->links[run->link].f_recv : &d->links[run->link].b_recv;
-    case PLAN_COUNTS:
-    case PLAN_ALL_TO_ALL:
-        return forward ? &d->links[run->link].f_exchange : &d->links[run->link].b_exchange;
     case PLAN_ALL_REDUCE:
     case PLAN_REDUCE_SCATTER:
         return &d->buckets[run->chunk].reduce;
@@ -497,6 +549,14 @@ static uint32_t *run_home(const dag *d, const dag_run *run)
         return &d->buckets[run->chunk].gather;
     case PLAN_CLEAR:
         return &d->buckets[run->chunk].clear;
+    case PLAN_COUNTS: /* a border's, above */
+    case PLAN_SHIFT:
+    case PLAN_ALL_TO_ALL:
+    case PLAN_SUM:
+    case PLAN_SEQ_SCATTER:
+    case PLAN_SEQ_GATHER:
+    case PLAN_SEQ_TAKE:
+    case PLAN_STATS:
     case PLAN_UPDATE:
     case PLAN_STEP_KIND_COUNT:
         break;
@@ -522,20 +582,24 @@ static pps_status read_subject(reader *r, dag_run *run, uint32_t i)
             return fail(r, "expected a pass: F, B or BW");
         PPS_TRY(below(r, " chunk=", r->graph->n_chunks, &run->chunk));
         group = d->chunks[run->chunk].group;
+        run->carried = run->kind == PLAN_COMPUTE && run->pass != PPS_PASS_BW && d->n_slices > 1 &&
+                       take(r, " carried");
     }
     if (run->kind != PLAN_COMPUTE && !dag_of_bucket(run)) {
         PPS_TRY(below(r, " link=", d->n_links, &run->link));
         const dag_link *k = &d->links[run->link];
-        if (run->pass == PPS_PASS_BW || run->chunk != (run->pass == PPS_PASS_F ? k->dst : k->src))
+        run->flags = take(r, " return") ? PLAN_A2A_RETURN : 0;
+        bool to_dst = run->pass == PPS_PASS_F || brings_again(run);
+        if (run->pass == PPS_PASS_BW || run->chunk != (to_dst ? k->dst : k->src))
             return fail(r, "link %u does not lead to chunk %u in this pass", run->link, run->chunk);
         if (run->kind == PLAN_SEND || run->kind == PLAN_RECV) {
             bool at_src = (run->kind == PLAN_SEND) == (run->pass == PPS_PASS_F);
             group = d->chunks[at_src ? k->src : k->dst].group;
         } else {
-            if (k->exchange != (run->kind == PLAN_COUNTS ? DAG_EXCHANGE_COUNTS : DAG_EXCHANGE_ROWS))
-                return fail(r, "link %u has no such exchange", run->link);
-            group = d->chunks[k->exchange_at_dst ? k->dst : k->src].group;
-            run->flags = take(r, " return") ? PLAN_A2A_RETURN : 0;
+            dag_end end = border_end(k, run);
+            if (end == DAG_ENDS)
+                return fail(r, "link %u has no such border", run->link);
+            group = d->chunks[end == DAG_DST ? k->dst : k->src].group;
         }
         if (run->kind == PLAN_SEND || run->kind == PLAN_RECV)
             PPS_TRY(below(r, " pair=%", r->n_runs, &run->pair));
@@ -656,7 +720,7 @@ pps_status dag_read(arena *mem, const char *text, size_t bytes, dag **ret,
         return PPS_ERR_NOMEM;
     r.graph->mem = r.d->mem = mem;
     r.d->graph = r.graph;
-    r.d->split = IR_NONE;
+    r.d->split = r.d->sequence_split = IR_NONE;
     if (bytes > UINT32_MAX / 2)
         return fail(&r, "the text is longer than 2 GiB");
     PPS_TRY(read_all(&r));

@@ -10,6 +10,9 @@
  * chunk=1 link=0 pair=%3 group=0 stream=1 x4 after %0 %9 = all_reduce bucket=0 group=0 stream=2 x1
  * after %1 %4
  *
+ * Where sequences are split, ` slices=2 tag=SEQ` follows the first tag, x4 and `split` count units,
+ * and a run of F or B whose slices of a microbatch wait for each other is `carried`.
+ *
  * Things are numbered from 0 without gaps. Indices in braces are regions; `from 0.1` is output 1 of
  * chunk 0, `to 3.0` input 0 of chunk 3. Left out: spans and directives, which belong to a script.
  */
@@ -101,13 +104,19 @@ static void put_split(const sink *s, const dag *d, uint32_t c)
 
 static void put_link(const sink *s, const dag *d, uint32_t l)
 {
-    static const char *const exchanges[] = {
-        [DAG_NO_EXCHANGE] = NULL, [DAG_EXCHANGE_ROWS] = "rows", [DAG_EXCHANGE_COUNTS] = "counts"};
     const dag_link *k = &d->links[l];
-    put(s, "link %u tensor=%u from %u.%u to %u.%u carrier=%u%s", l, k->tensor, k->src, k->src_out,
+    put(s, "link %u tensor=%u from %u.%u to %u.%u carrier=%u%s", l, k->made, k->src, k->src_out,
         k->dst, k->dst_in, k->carrier, k->grad ? " grad" : "");
-    if (k->exchange != DAG_NO_EXCHANGE)
-        put(s, " %s@%s", exchanges[k->exchange], k->exchange_at_dst ? "to" : "from");
+    for (int end = 0; end < DAG_ENDS; end++) {
+        ir_id before = end == DAG_SRC ? k->made : k->wire;
+        ir_id after = end == DAG_SRC ? k->wire : k->tensor;
+        if (k->border[end] == IR_NO_BORDER)
+            continue;
+        put(s, " %s@%s", dag_border_name((ir_border)k->border[end]),
+            end == DAG_SRC ? "from" : "to");
+        if (after != before)
+            put(s, ":%u", after);
+    }
     put_text(s, "\n");
 }
 
@@ -119,7 +128,7 @@ static void put_run(const sink *s, const dag *d, uint32_t i)
     if (dag_of_bucket(r))
         put(s, " bucket=%u", r->chunk);
     else
-        put(s, " %s chunk=%u", passes[r->pass], r->chunk);
+        put(s, " %s chunk=%u%s", passes[r->pass], r->chunk, r->carried ? " carried" : "");
     if (r->link != IR_NONE)
         put(s, " link=%u", r->link);
     if (r->flags & PLAN_A2A_RETURN)
@@ -140,8 +149,12 @@ void dag_dump(const dag *d, ir_print_fn print, void *ud)
 {
     const sink s = {print, ud};
     uint32_t n_chunks = d->graph->n_chunks;
-    put(&s, "dag microbatches=%u tag=", d->n_mb);
+    put(&s, "dag microbatches=%u tag=", d->n_mb / d->n_slices);
     put_text(&s, d->mb_tag);
+    if (d->slice_tag != NULL) {
+        put(&s, " slices=%u tag=", d->n_slices);
+        put_text(&s, d->slice_tag);
+    }
     put(&s, " groups=%u ranks=%u streams=%u chunks=%u links=%u buckets=%u runs=%u", d->n_groups,
         d->n_ranks, d->n_streams, n_chunks, d->n_links, d->n_buckets, d->n_runs);
     if (d->n_classes > 1)

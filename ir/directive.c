@@ -67,6 +67,10 @@ static pps_status add_directive(tracer *tr, const trace_record *r)
     }
     p->kinds[p->n_directives] = (uint8_t)r->source->kind;
     p->directives[p->n_directives++] = r->directive;
+    if (r->directive.along_sequence) {
+        p->slice_tag = r->directive.tag;
+        p->n_slices = r->directive.n;
+    }
     return PPS_OK;
 }
 
@@ -88,6 +92,8 @@ pps_status ir_program_collect(ir_program *p)
     tracer *tr = (tracer *)p;
     p->n_directives = p->n_orders = p->n_rows = 0;
     p->has_train = false;
+    p->slice_tag = NULL;
+    p->n_slices = 1;
     uint32_t cursor = 0;
     pps_status result = PPS_OK;
     size_t n = pps_directive_count(tr->st);

@@ -35,6 +35,7 @@ typedef struct ir_directive {
     ir_devices devices;    /* place, replicate, shard */
     const char *tag;       /* split: by */
     uint32_t n;            /* split: into */
+    bool along_sequence;   /* split: positions of every microbatch, not rows of the batch */
     uint32_t stream;       /* place, shard, offload; replicate: reduce. Index, or IR_NONE */
     uint32_t gather;       /* replicate */
     uint32_t zero, every, prefetch; /* replicate; every: 0 when not given; prefetch: look at its clause */
@@ -48,6 +49,7 @@ typedef struct ir_directive {
 typedef struct ir_entry { /* one op of a row */
     /* of general entries as far as the filter names one of each, else IR_NONE, PPS_PASS_COUNT */
     uint32_t stage, mb;
+    uint32_t slice; /* of the microbatch, + 1; 0: all of them, or as `filter` says */
     uint8_t pass, comm;
     bool joins;           /* in the same group as the entry before it */
     bool general;         /* named by `filter`, not by stage and microbatch */
@@ -92,6 +94,8 @@ typedef struct ir_program {
     ir_directive *directives; /* in script order, all kinds but train and order */
     uint8_t *kinds;           /* pps_directive_kind of each */
     uint32_t n_directives, cap_directives;
+    const char *slice_tag; /* of a split along the sequence, into n_slices; NULL: there is none */
+    uint32_t n_slices;
     const pps_directive **orders;
     uint32_t n_orders, cap_orders;
     ir_row *rows;

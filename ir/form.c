@@ -300,6 +300,7 @@ static pps_status contradiction(tracer *tr, const pps_directive *d, const char *
 static pps_status take_split(tracer *tr, const pps_directive *d, ir_directive *ret)
 {
     static const char *const reserved[] = {"PASS", "COMM", "PP"};
+    static const char *const dimensions[] = {"batch", "sequence"};
     const char *const example = "split {} by MB into 4";
     const pps_clause *by, *into;
     PPS_TRY(need(tr, d, "by", example, &by));
@@ -309,6 +310,12 @@ static pps_status take_split(tracer *tr, const pps_directive *d, ir_directive *r
         if (strcmp(ret->tag, reserved[i]) == 0)
             return pps_diag_done(form_diag(tr, d, by->span, 450,
                                            "the tag %s cannot name parts of the batch", ret->tag));
+    const pps_clause *along = pps_directive_clause(d, "along");
+    if (along) {
+        const char *what;
+        PPS_TRY(clause_name(tr, d, along, dimensions, 2, &what));
+        ret->along_sequence = what == dimensions[1];
+    }
     return clause_u32(tr, d, "into", 1, INT32_MAX, &ret->n);
 }
 

@@ -249,6 +249,8 @@ static void add_entry(row_text *t, const ir_program *p, const ir_entry *e)
         add(t, "%s%s%s%u:%u", comm_names[e->comm], e->comm ? "(" : "", pass_names[e->pass],
             e->stage, e->mb);
     uint32_t n = 0;
+    if (!e->general && e->slice > 0 && p->slice_tag)
+        add(t, "%s%s=%u", n++ == 0 ? "{" : ",", p->slice_tag, e->slice - 1);
     for (uint32_t i = 0; f && i < f->n; i++) {
         const ir_term *term = &p->terms[f->begin + i];
         if (is_op && is_core_tag(term))

@@ -35,12 +35,24 @@ enum {                      /* ir_tensor.flags */
        IR_TENSOR_COUNTS = 8 /* tokens per expert, int32 [experts] */
 };
 
+typedef enum ir_border {
+    IR_NO_BORDER,
+#define BORDER(name, text, forward, backward) IR_BORDER_##name,
+#include "ir/borders.def"
+#undef BORDER
+    IR_BORDER_COUNT
+} ir_border;
+
 typedef struct ir_tensor {
     uint8_t dtype, n_dims, flags;
-    uint8_t out; /* which output of `op` */
+    uint8_t out;    /* which output of `op` */
+    uint8_t border; /* ir_border: this is tensor `of` behind it; else the producer's own */
     uint32_t dims[IR_MAX_DIMS];
-    ir_id op;   /* producer, or IR_NONE for a data input */
-    ir_id data; /* index in ir_graph.data for a data input, else IR_NONE */
+    ir_id op;           /* producer, or IR_NONE for a data input */
+    ir_id data;         /* index in ir_graph.data for a data input, else IR_NONE */
+    ir_id of;           /* with a border: an earlier tensor of the same op, used in another chunk */
+    uint32_t directive; /* with a border: what asked for it, in ir_program.directives */
+    uint32_t shift;     /* IR_BORDER_SHIFT: over how many ranks of the team */
     pps_span span;
 } ir_tensor;
 
@@ -56,8 +68,10 @@ typedef struct ir_param {
     pps_span span;  /* the call that made it */
 } ir_param;
 
-typedef struct ir_attrs {               /* what an op needs beyond shapes; unused fields are 0 */
-    uint32_t heads, kv_heads, head_dim; /* ROPE, ATTENTION */
+typedef struct ir_attrs { /* what an op needs beyond shapes; unused fields are 0 */
+    uint32_t heads, kv_heads, head_dim; /* ROPE, ATTENTION and its parts */
+    uint32_t parts, shift; /* POSITION, ROPE, ATTENTION_PART: ranks that share a sequence, 0: none;
+                            * ATTENTION_PART: the keys' owner is that many ranks before this one */
     uint32_t group;                     /* RMSNORM */
     uint32_t begin;                     /* SLICE */
     uint32_t experts, top_k, hidden;    /* ROUTER, DISPATCH, EXPERTS, COMBINE */
@@ -75,7 +89,8 @@ typedef struct ir_attrs {               /* what an op needs beyond shapes; unuse
 typedef struct ir_op {
     uint8_t kind; /* ir_op_kind */
     uint8_t n_in, n_param, n_out;
-    bool cut;                  /* begins a chunk of its own, also among ops of its tags */
+    bool cut;    /* begins a chunk of its own, also among ops of its tags */
+    bool shared; /* by the ranks of its device group's tensor teams: see ops.def */
     ir_id in[IR_MAX_IN];       /* tensors */
     ir_id param[IR_MAX_PARAM]; /* IR_NONE where optional and absent */
     ir_id out[IR_MAX_OUT];
@@ -120,7 +135,7 @@ typedef struct ir_chunk {
     ir_id tagset;
     ir_range ops;     /* op ids, in order */
     ir_range in;      /* tensor ids from other chunks, in order of first use */
-    ir_range out;     /* tensor ids used by other chunks */
+    ir_range out;     /* tensor ids used by other chunks, in whatever form */
     ir_range data;    /* indices in ir_graph.data it reads */
     ir_range params;  /* parameter ids */
     uint32_t n_loss;  /* loss slots its ops write */
@@ -154,14 +169,24 @@ typedef struct ir_graph {
     ir_id *op_chunk; /* [n_ops], IR_NONE for ops the loss does not need */
 } ir_graph;
 
+/* What the op made, of a tensor behind borders. */
+static inline ir_id ir_made(const ir_graph *g, ir_id tensor)
+{
+    while (g->tensors[tensor].border != IR_NO_BORDER)
+        tensor = g->tensors[tensor].of;
+    return tensor;
+}
+
 /* ops.def as data */
 typedef enum ir_phase { IR_PHASE_F, IR_PHASE_BI, IR_PHASE_BW, IR_PHASE_COUNT } ir_phase;
 const char *ir_op_name(ir_op_kind kind);
 typedef struct ir_operand {
-    char letter; /* i o p s h d x g w l, as in ops.def */
+    char letter; /* i o p s h c d x g w l, as in ops.def */
     uint8_t index;
 } ir_operand;
 enum { IR_MAX_OPERANDS = 40 };
+/* Has it a loss slot? */
+bool ir_op_has_loss(ir_op_kind kind);
 /* The operands of `op` in `phase`, in calling order (OPAQUE: from its counts). Absent optional
  * parameters are listed too. Returns how many. */
 uint32_t ir_op_operands(const ir_op *op, ir_phase phase, ir_operand ret[IR_MAX_OPERANDS]);

@@ -65,6 +65,8 @@ static void put_attrs(const sink *s, const ir_attrs *a)
     } attrs[] = {
         {"heads", a->heads},
         {"kv_heads", a->kv_heads},
+        {"parts", a->parts},
+        {"shift", a->shift},
         {"group", a->group},
         {"head_dim", a->head_dim},
         {"begin", a->begin},
@@ -86,6 +88,22 @@ static void put_attrs(const sink *s, const ir_attrs *a)
             put(s, " %s=%g", attrs[i].name, attrs[i].value);
     if (a->host)
         put(s, " host=\"%s\"", a->host);
+}
+
+static const char *const borders[] = {
+#define BORDER(name, text, forward, backward) [IR_BORDER_##name] = text,
+#include "ir/borders.def"
+#undef BORDER
+};
+
+static void put_form(const sink *s, const ir_graph *g, ir_id id)
+{
+    const ir_tensor *t = &g->tensors[id];
+    put(s, "form %s of %%%u ->", borders[t->border], t->of);
+    put_tensor(s, g, id);
+    if (t->border == IR_BORDER_SHIFT)
+        put(s, " by %u", t->shift);
+    put_text(s, "\n");
 }
 
 static void put_op(const sink *s, const ir_graph *g, ir_id id)
@@ -163,6 +181,9 @@ void ir_graph_dump(const ir_graph *g, void (*print)(void *ud, const char *text, 
     }
     for (uint32_t i = 0; i < g->n_ops; i++)
         put_op(&s, g, i);
+    for (uint32_t i = 0; i < g->n_tensors; i++)
+        if (g->tensors[i].border != IR_NO_BORDER)
+            put_form(&s, g, i);
     for (uint32_t i = 0; i < g->n_chunks; i++)
         put_chunk(&s, g, i);
 }

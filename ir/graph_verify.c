@@ -48,7 +48,11 @@ static pps_status verify_tensors(const ir_graph *g)
               i);
         CHECK(!(t->flags & IR_TENSOR_GRAD) || t->dtype == IR_F32, t->span,
               "a gradient flows through int tensor %u", i);
-        if (t->op != IR_NONE) {
+        if (t->border != IR_NO_BORDER) {
+            CHECK(t->border < IR_BORDER_COUNT && t->of < i && t->op != IR_NONE &&
+                      g->tensors[t->of].op == t->op && g->tensors[t->of].out == t->out,
+                  t->span, "tensor %u is no form of tensor %u", i, t->of);
+        } else if (t->op != IR_NONE) {
             CHECK(t->op < g->n_ops && t->out < g->ops[t->op].n_out &&
                       g->ops[t->op].out[t->out] == i && t->data == IR_NONE,
                   t->span, "tensor %u is not output %u of op %u", i, t->out, t->op);
@@ -150,9 +154,9 @@ static pps_status verify_chunk(const ir_graph *g, uint32_t id)
                 CHECK(contains(g, c->data, t->data), c->span, "chunk %u does not list data %u", id,
                       t->data);
             else
-                CHECK(g->op_chunk[t->op] == id ||
+                CHECK((g->op_chunk[t->op] == id && t->border == IR_NO_BORDER) ||
                           (g->op_chunk[t->op] < id && contains(g, c->in, op->in[k]) &&
-                           contains(g, g->chunks[g->op_chunk[t->op]].out, op->in[k])),
+                           contains(g, g->chunks[g->op_chunk[t->op]].out, ir_made(g, op->in[k]))),
                       c->span, "tensor %u reaches chunk %u unlisted", op->in[k], id);
         }
         for (uint32_t k = 0; k < op->n_param; k++)

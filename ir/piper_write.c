@@ -130,6 +130,13 @@ static void check_split(export_cx *x, const ir_directive *d, const ir_directive 
         pps_diag_help(diag, "if this is the whole model, write `split {}`");
         pps_diag_done(diag);
     }
+    if (d->along_sequence) {
+        const pps_clause *along = pps_directive_clause(d->source, "along");
+        pps_diag *diag = refuse(x, d->source, clause_span(along), "`along sequence`");
+        pps_diag_note(diag, "its splits divide the batch, and nothing passes between their parts");
+        pps_diag_done(diag);
+        return;
+    }
     if (*first) {
         pps_diag *diag = refuse(x, d->source, d->source->span, "a second dimension that is split");
         pps_diag_also(diag, (*first)->source->span, "the first split");
@@ -237,7 +244,7 @@ static void check_all(export_cx *x)
     const ir_program *p = x->p;
     const ir_directive *place = NULL, *split = NULL;
     for (uint32_t i = 0; i < p->n_directives && !x->split_tag; i++)
-        if (p->kinds[i] == PPS_DIR_SPLIT)
+        if (p->kinds[i] == PPS_DIR_SPLIT && !p->directives[i].along_sequence)
             x->split_tag = p->directives[i].tag;
     for (uint32_t i = 0; i < p->n_directives; i++) {
         const ir_directive *d = &p->directives[i];

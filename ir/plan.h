@@ -12,6 +12,9 @@
  * Activations are slots packed by liveness: a step names its buffers by their byte offset from
  * act_offset ("bindings"); a program's operands name a binding and an offset inside it.
  *
+ * A unit of work is a microbatch or, where sequences are split, a slice of one: number u is slice
+ * u % n_slices of microbatch u / n_slices. Data lies by units: [units][rows][positions of a slice].
+ *
  * Order. Steps of one plan are in issue order. Steps of one stream run one after the other in that
  * order; a step also waits for the steps in its wait list (on other streams). Nothing else orders
  * them. Communication steps of all plans carry one global sequence number: steps that belong
@@ -28,7 +31,7 @@ typedef enum plan_space {
     PLAN_BIND,   /* act_offset + plan_binding(bind) + offset */
     PLAN_PARAM,  /* parameter `index`'s values on this rank */
     PLAN_GRAD,   /* its gradient */
-    PLAN_DATA,   /* data input `index`, the microbatch's rows */
+    PLAN_DATA,   /* data input `index`, the unit's rows */
     PLAN_LOSS,   /* the step's loss slot `index` */
 } plan_space;
 
@@ -49,9 +52,10 @@ typedef struct plan_kernel {
     uint8_t n_operands;
     uint32_t operands;    /* first, in plan_set.operands */
     uint32_t graph_op;    /* for names in messages */
-    uint32_t B, T;        /* local batch rows of one microbatch, positions */
+    uint32_t B, T;        /* local batch rows of one microbatch, positions of one slice */
     uint32_t n_in, n_out; /* last dimension of i0 and o0 (CROSS_ENTROPY, MSE: n_in = width of i0) */
     uint32_t ep;          /* EXPERTS: ranks sharing the experts; 1 otherwise */
+    uint32_t slices;      /* of a microbatch's sequences: T is one's; 1 where they are whole */
     uint32_t teams;       /* whose index says which part of its work is this rank's; IR_NONE */
     uint64_t n;           /* SUM: floats; EXPERTS: most rows that fit its buffers */
     ir_attrs attrs;
@@ -63,7 +67,7 @@ typedef struct plan_program { /* one chunk in one pass */
     uint32_t kernels, n_kernels;
     uint32_t n_bindings;
     uint32_t n_loss;
-    double flops, bytes; /* per microbatch, for costs */
+    double flops, bytes; /* per unit, for costs */
 } plan_program;
 
 typedef enum plan_step_kind {
@@ -94,23 +98,26 @@ static inline const char *plan_bindings_of(unsigned kind) /* letters of steps.de
 }
 
 enum {                        /* plan_step.flags */
-       PLAN_A2A_RETURN = 1,   /* rows go back to their sources (else: out to the experts' owners) */
+       PLAN_A2A_RETURN = 1,   /* rows go back to their sources (else: out to the experts' owners);
+                               * SHIFT: back to where the values came from */
        PLAN_STEP_OVERLAP = 2, /* belongs to an overlapped group of its row */
 };
 
-/* What a run of steps has in common: the same work for every microbatch. */
+/* What a run of steps has in common: the same work for every unit. */
 typedef struct plan_work {
     uint32_t program;    /* COMPUTE; else IR_NONE */
     uint32_t chunk;      /* chunk (comm: the consumer's); PLAN_BUCKET kinds: bucket index */
     uint32_t peer_group; /* SEND, RECV */
-    uint32_t loss;       /* COMPUTE F: first loss slot of microbatch 0 */
-    uint32_t width;      /* ALL_TO_ALL: bytes of one row */
-    uint32_t experts;    /* COUNTS, ALL_TO_ALL */
-    uint32_t peer;       /* SEND, RECV: the work of the other end; else IR_NONE */
-    uint32_t buffers;    /* what its bindings are: first, in plan_set.work_buffers */
-    uint32_t n_buffers;  /* as many as its steps have bindings */
-    uint32_t teams;      /* PLAN_COLLECTIVE: the ranks that take part; else IR_NONE */
-    uint64_t bytes;      /* payload: transfers, whole buckets exact; ALL_TO_ALL: most */
+    uint32_t loss;       /* COMPUTE F: first loss slot of unit 0 */
+    uint32_t width;   /* ALL_TO_ALL: bytes of one row; SEQ kinds: of one rank's positions of one */
+    uint32_t experts; /* COUNTS, ALL_TO_ALL */
+    uint32_t shift;   /* SHIFT: ranks of the team, below its size */
+    uint32_t peer;    /* SEND, RECV: the work of the other end; else IR_NONE */
+    uint32_t buffers; /* what its bindings are: first, in plan_set.work_buffers */
+    uint32_t n_buffers; /* as many as its steps have bindings */
+    uint32_t teams;   /* PLAN_COLLECTIVE: the ranks that take part; else IR_NONE */
+    uint64_t bytes;   /* payload: transfers, whole buckets exact; ALL_TO_ALL: most; a team's
+                       * kinds: of the larger binding */
 } plan_work;
 
 /* What bindings stand for, wherever it lies: all works that name a buffer mean the same contents. So
@@ -119,8 +126,8 @@ typedef struct plan_buffer {
     uint64_t bytes; /* 0: there is nothing to keep, and no block */
     uint8_t what;   /* plan_block_kind */
     uint32_t bucket; /* PLAN_BLOCK_PARAMS, PLAN_BLOCK_GRADS: of its plan; else IR_NONE */
-    uint32_t per;   /* one for so many microbatches: m / per is its number (of a bucket's steps, which
-                     * name windows, `mb` itself); 0: numbers say nothing, only order in time does */
+    uint32_t per;   /* one for so many units: m / per is its number (of a bucket's steps, which name
+                     * windows, `mb` itself); 0: numbers say nothing, only order in time does */
 } plan_buffer;
 
 typedef struct plan_step { /* 36 bytes: plans have millions */
@@ -131,7 +138,7 @@ typedef struct plan_step { /* 36 bytes: plans have millions */
     uint16_t stream; /* in plan_set.streams */
     uint16_t n_waits;
     uint32_t work;      /* in plan_set.works */
-    uint32_t mb;        /* microbatch; PLAN_BUCKET kinds: window; IR_NONE for per-step work */
+    uint32_t mb;        /* unit; PLAN_BUCKET kinds: window; IR_NONE for per-step work */
     uint32_t bindings;  /* first, in plan.bindings */
     uint32_t waits;     /* first, in plan.waits */
     uint32_t seq;       /* communication: global sequence number, from 1; else 0 */
@@ -155,6 +162,7 @@ typedef enum plan_block_kind {
     PLAN_BLOCK_WORK,   /* within one step */
     PLAN_BLOCK_PARAMS, /* a bucket's parameters, gathered for a window */
     PLAN_BLOCK_GRADS,  /* a bucket's gradients, summed over a window, not yet over ranks */
+    PLAN_BLOCK_CARRY,  /* keys and values of a microbatch's slices, or their gradients */
     PLAN_BLOCK_KIND_COUNT
 } plan_block_kind;
 
@@ -174,6 +182,7 @@ enum { PLAN_MAX_CUTS = 2 };
 typedef struct plan_cut { /* a rank holds the slice of its index in its team */
     uint32_t teams;       /* IR_NONE: not cut */
     uint8_t dim;
+    uint32_t blocks; /* equal parts of `dim`, of each of which it is a slice; 1 */
 } plan_cut;
 
 typedef struct plan_param {       /* a parameter as a group stores it */
@@ -209,7 +218,7 @@ typedef struct plan_bucket {
     uint8_t zero;                /* 1..3 only with teams */
     bool spread; /* also ranks that do not speak hold slices of their own: see plan_set.rank_speaks
                   */
-    uint32_t every; /* zero 2, 3: microbatches per window, each with a REDUCE_SCATTER of its own */
+    uint32_t every; /* zero 2, 3: units per window, each with a REDUCE_SCATTER of its own */
 } plan_bucket;
 
 typedef struct plan {
@@ -243,7 +252,7 @@ typedef struct plan {
 typedef struct plan_data { /* data input k on one rank for one step: rows * row_bytes */
     uint8_t kind;          /* ir_data_kind */
     uint32_t key;
-    uint32_t row_elems; /* per batch row: T or T * width; 4 bytes each */
+    uint32_t row_elems; /* per batch row: T or T * width; 4 bytes each. A rank has plan.n_parts'th */
     uint64_t offset;    /* from data_offset */
 } plan_data;
 
@@ -263,7 +272,9 @@ typedef struct plan_set {
     uint32_t *rank_replica, *rank_part;
     bool *rank_speaks;
     uint32_t *rank_group, *rank_index; /* [n_ranks] */
-    uint32_t n_mb;                     /* microbatches per step */
+    uint32_t n_mb;                     /* units per step: microbatches, or their slices */
+    uint32_t n_slices;                 /* units of one microbatch; 1 where sequences are whole */
+    const char *slice_tag;             /* what names slices; NULL where nothing splits sequences */
     uint32_t batch;                    /* global batch rows */
     uint32_t T;                        /* positions per row of the data inputs */
     plan_teams *teams;
@@ -289,7 +300,7 @@ typedef struct plan_set {
     plan_data *data;
     uint32_t n_data;
     plan_loss_slot *losses;
-    uint32_t n_losses, n_mb_losses; /* in all; of one microbatch */
+    uint32_t n_losses, n_mb_losses; /* in all; of one unit */
     const char **streams;
     uint32_t n_streams;       /* stream 0 is "compute" */
     const char **chunk_names; /* "PP0", "PP0.EP1", "PP0#2" */

@@ -55,6 +55,9 @@ static pps_status check_areas(const walk *w)
         at = areas[i][0] + areas[i][1];
     }
     uint64_t state = 0;
+    for (uint32_t b = 0; b < p->n_buckets; b++)
+        if (p->buckets[b].slices == 0)
+            return plan_wrong(w->c, "bucket %u of group %u is in no slices", b, w->g);
     for (uint32_t b = 0; b < p->n_buckets && state <= PLAN_MAX_BYTES; b++)
         state += plan_stored_bytes(&p->buckets[b], PLAN_AREA_OPT);
     if (p->opt_bytes / 4 < optimizer_states(&w->set->train.optimizer) * (state / 4) &&
@@ -95,7 +98,8 @@ static uint64_t shards_of(const walk *w, const plan_param *q)
         if (cut->teams == IR_NONE)
             continue;
         uint32_t size = w->set->teams[cut->teams].size;
-        if (left[cut->dim] == 0 || left[cut->dim] % size != 0 || !group_sits_in(w, cut->teams))
+        if (left[cut->dim] == 0 || cut->blocks == 0 || left[cut->dim] % cut->blocks != 0 ||
+            left[cut->dim] / cut->blocks % size != 0 || !group_sits_in(w, cut->teams))
             return 0;
         left[cut->dim] = 0; /* once */
         shards *= size;
@@ -244,9 +248,12 @@ static bool operand_fits(const walk *w, const plan_program *program, const plan_
         if (o->index >= w->set->n_data)
             return false;
         const plan_data *d = &w->set->data[o->index];
-        uint64_t rows = w->mb_rows * w->set->n_mb, room = w->p->data_bytes;
-        return d->offset <= room && d->offset % PLAN_ALIGN == 0 && d->row_elems > 0 &&
-               rows <= (room - d->offset) / 4 / d->row_elems && elems <= w->mb_rows * d->row_elems;
+        uint64_t n_mb = w->set->n_mb / w->set->n_slices;
+        uint64_t rows = w->mb_rows * n_mb, room = w->p->data_bytes;
+        uint64_t row = d->row_elems / w->p->n_parts;
+        return d->offset <= room && d->offset % PLAN_ALIGN == 0 && row > 0 &&
+               rows <= (room - d->offset) / 4 / row &&
+               elems <= w->mb_rows * (row / w->set->n_slices);
     }
     case PLAN_LOSS:
         return o->index < program->n_loss;
@@ -257,6 +264,8 @@ static bool operand_fits(const walk *w, const plan_program *program, const plan_
 /* Does the kernel divide its work over as many ranks as sit in its teams? */
 static bool team_fits(const walk *w, const plan_kernel *k)
 {
+    if (k->attrs.parts > 1 && k->attrs.parts != w->p->n_parts)
+        return false;
     if (k->teams == IR_NONE)
         return k->ep == 1;
     return k->ep == w->set->teams[k->teams].size && group_sits_in(w, k->teams);
@@ -273,7 +282,7 @@ static pps_status check_program(const walk *w, uint32_t id)
     for (uint32_t i = program->kernels; i < program->kernels + program->n_kernels; i++) {
         const plan_kernel *k = &w->set->kernels[i];
         ir_operand list[PLAN_MAX_OPERANDS];
-        if (!plan_kernel_operands(k, list) || !team_fits(w, k))
+        if (!plan_kernel_operands(k, list) || !team_fits(w, k) || k->slices != w->set->n_slices)
             return plan_wrong(w->c, "kernel %u has other operands, or more ranks, than it can have",
                               i);
         for (uint32_t j = 0; j < k->n_operands; j++)
@@ -339,6 +348,23 @@ static const char *wrong_slices(const walk *w, const plan_step *s, const plan_bu
                                                                   : "has no room for its bucket";
 }
 
+/* What a team shares: one binding has all, the other one rank's part of it. */
+static const char *wrong_share(const walk *w, const plan_step *s, const plan_work *work,
+                               uint64_t n_team)
+{
+    uint64_t all = work->bytes, part = s->kind == PLAN_SUM ? all : all / n_team;
+    bool grows = s->kind == PLAN_SEQ_GATHER || s->kind == PLAN_STATS;
+    bool pieces = s->kind != PLAN_SUM && s->kind != PLAN_STATS;
+    if (all % 4 != 0 || part % 4 != 0 || (s->kind != PLAN_SUM && all % n_team != 0))
+        return "shares what its team cannot divide";
+    if (pieces ? work->width == 0 || work->width % 4 != 0 || part % work->width != 0
+               : work->width != 0)
+        return "shares rows of another width";
+    return has_room(w, s, 0, grows ? part : all) && has_room(w, s, 1, grows ? all : part)
+               ? NULL
+               : "has no room for what its team shares";
+}
+
 /* What is wrong with a step, NULL: nothing. */
 static const char *wrong_kind(const walk *w, const plan_step *s)
 {
@@ -366,6 +392,18 @@ static const char *wrong_kind(const walk *w, const plan_step *s)
                        has_room(w, s, 1, work->bytes) && has_room(w, s, 2, counts * n_team)
                    ? NULL
                    : "has no room for its rows";
+    case PLAN_SHIFT:
+        if (work->chunk >= w->set->n_chunks || work->shift == 0 || work->shift >= n_team)
+            return "is of no chunk, or leads out of its team";
+        return has_room(w, s, 0, work->bytes) && has_room(w, s, 1, work->bytes)
+                   ? NULL
+                   : "has no room for its bytes";
+    case PLAN_SUM:
+    case PLAN_SEQ_SCATTER:
+    case PLAN_SEQ_GATHER:
+    case PLAN_SEQ_TAKE:
+    case PLAN_STATS:
+        return work->chunk < w->set->n_chunks ? wrong_share(w, s, work, n_team) : "is of no chunk";
     case PLAN_ALL_REDUCE:
     case PLAN_UPDATE:
         if (work->chunk >= w->p->n_buckets)
@@ -421,7 +459,7 @@ static pps_status check_plan(walk *w, uint32_t g)
     const plan *p = &w->set->plans[g];
     w->g = g;
     w->p = p;
-    w->mb_rows = w->set->batch / ((uint64_t)p->n_replicas * w->set->n_mb);
+    w->mb_rows = w->set->batch / ((uint64_t)p->n_replicas * (w->set->n_mb / w->set->n_slices));
     PPS_TRY(check_areas(w));
     PPS_TRY(check_buckets(w));
     PPS_TRY(check_blocks(w));

@@ -7,11 +7,11 @@
 
 #include <assert.h>
 
-enum { MAX_SIDE = 3 };
+enum { MAX_SIDE = 5 };
 
 typedef struct shapes { /* elements of 4 bytes; gradients have their tensor's size */
     uint64_t in[MAX_SIDE], out[MAX_SIDE], param[MAX_SIDE];
-    uint64_t save, hold, work;
+    uint64_t save, hold, work, carry;
     bool whole; /* sizes make sense */
 } shapes;
 
@@ -31,6 +31,12 @@ static bool divides(uint64_t divisor, uint64_t n)
     return divisor != 0 && n % divisor == 0;
 }
 
+/* A rank's part of a sequence is two blocks. */
+static bool parts_fit(const plan_kernel *k)
+{
+    return k->attrs.parts < 2 || k->T % 2 == 0;
+}
+
 static shapes shapes_of(const plan_kernel *k)
 {
     const ir_attrs *a = &k->attrs;
@@ -41,9 +47,15 @@ static shapes shapes_of(const plan_kernel *k)
     shapes s = {.whole = true};
     switch ((ir_op_kind)k->op) {
     case IR_EMBED:
-        return (shapes){{rows}, {out}, {times(a->vocab, k->n_out)}, .whole = true};
+        if (!divides(k->ep, a->vocab))
+            return (shapes){.whole = false};
+        return (shapes){{rows}, {out}, {times(a->vocab / k->ep, k->n_out)}, .whole = true};
     case IR_POSITION:
-        return (shapes){{in}, {in}, {times(k->T, k->n_in)}, .whole = k->n_in == k->n_out};
+        return (shapes){
+            {in},
+            {in},
+            {times(times3(k->slices, k->T, k->ep), times(k->n_in, a->parts > 1 ? a->parts : 1))},
+            .whole = k->n_in == k->n_out && parts_fit(k)};
     case IR_LINEAR:
         return (shapes){{in}, {out}, {times(k->n_in, k->n_out), k->n_out}, .whole = true};
     case IR_RMSNORM:
@@ -62,15 +74,32 @@ static shapes shapes_of(const plan_kernel *k)
         return (shapes){{in},
                         {in},
                         .whole = times(a->heads, a->head_dim) == k->n_in && a->head_dim > 0 &&
-                                 a->head_dim % 2 == 0};
-    case IR_ATTENTION: {
+                                 a->head_dim % 2 == 0 && parts_fit(k)};
+    case IR_ATTENTION:
+    case IR_ATTENTION_SLICE: {
         uint64_t q = times3(rows, a->heads, a->head_dim);
         uint64_t kv = times3(rows, a->kv_heads, a->head_dim);
         return (shapes){{q, kv, kv},
                         {q},
                         .save = times(rows, a->heads),
                         .work = 2ull * k->T,
+                        .carry = times3(kv, 2, k->slices),
                         .whole = a->head_dim > 0 && divides(a->kv_heads, a->heads)};
+    }
+    case IR_ATTENTION_PART: {
+        uint64_t q = times3(rows, a->heads, a->head_dim), stats = times3(rows, a->heads, 2);
+        uint64_t kv = times3(rows, a->kv_heads, a->head_dim);
+        s = (shapes){{q, kv, kv, q, stats}, {q, stats}};
+        s.whole = a->head_dim > 0 && divides(a->kv_heads, a->heads) && parts_fit(k) &&
+                  a->parts > 1 && a->shift < a->parts;
+        return s;
+    }
+    case IR_ATTENTION_END: {
+        uint64_t q = times3(rows, a->heads, a->head_dim);
+        return (shapes){{q, times3(rows, a->heads, 2)},
+                        {q},
+                        .save = times(rows, a->heads),
+                        .whole = a->head_dim > 0};
     }
     case IR_GELU:
     case IR_SWIGLU:
@@ -107,6 +136,10 @@ static shapes shapes_of(const plan_kernel *k)
     case IR_CROSS_ENTROPY:
         return (shapes){
             {in, rows}, .save = rows, .whole = a->vocab > 0 && a->vocab <= k->n_in && a->count > 0};
+    case IR_CROSS_ENTROPY_PART:
+        return (shapes){{in, rows}, {out}, .whole = a->vocab > 0 && k->n_in > 0 && k->n_out == 3};
+    case IR_CROSS_ENTROPY_MERGE:
+        return (shapes){{in}, .save = rows, .whole = k->n_in == times(3, k->ep) && a->count > 0};
     case IR_MSE:
         return (shapes){{in, in}, .whole = a->count > 0};
     case IR_OPAQUE: /* the host's own business */
@@ -118,7 +151,7 @@ static shapes shapes_of(const plan_kernel *k)
 
 bool plan_kernel_operands(const plan_kernel *k, ir_operand ret[PLAN_MAX_OPERANDS])
 {
-    ir_op op = {.kind = (uint8_t)k->op};
+    ir_op op = {.kind = (uint8_t)k->op, .attrs = k->attrs};
     bool fixed = k->op != PLAN_KERNEL_SUM && k->op != IR_OPAQUE;
     if (fixed)
         return ir_op_operands(&op, (ir_phase)k->phase, ret) == k->n_operands && k->n_operands > 0;
@@ -143,6 +176,8 @@ bool plan_operand_elems(const plan_kernel *k, ir_operand o, uint64_t *ret)
     case 'x':
         assert(o.index < MAX_SIDE);
         *ret = s.in[o.index];
+        if (o.letter == 'x' && k->op == IR_CROSS_ENTROPY_MERGE)
+            *ret /= k->ep; /* of the own part */
         break;
     case 'o':
     case 'd':
@@ -162,6 +197,9 @@ bool plan_operand_elems(const plan_kernel *k, ir_operand o, uint64_t *ret)
         break;
     case 'w':
         *ret = s.work;
+        break;
+    case 'c':
+        *ret = s.carry;
         break;
     case 'l':
         *ret = 1;

@@ -20,6 +20,15 @@ const char *plan_step_name(plan_step_kind kind)
     return step_names[kind];
 }
 
+/* ":1", ":1{SEQ=0}" */
+static int put_unit(const plan_set *set, uint32_t mb, char *buffer, size_t n)
+{
+    if (set->slice_tag == NULL)
+        return snprintf(buffer, n, ":%u", mb);
+    return snprintf(buffer, n, ":%u{%s=%u}", mb / set->n_slices, set->slice_tag,
+                    mb % set->n_slices);
+}
+
 int plan_step_label(const plan_set *set, const plan *p, const plan_step *s, char *buffer, size_t n)
 {
     const plan_work *w = plan_work_of(set, s);
@@ -29,10 +38,12 @@ int plan_step_label(const plan_set *set, const plan *p, const plan_step *s, char
     if (plan_is(s->kind, PLAN_BUCKET))
         return snprintf(buffer, n, "%s bucket %u", step_names[s->kind], w->chunk);
     const char *chunk = w->chunk < set->n_chunks ? set->chunk_names[w->chunk] : "?";
+    char unit[96];
+    put_unit(set, s->mb, unit, sizeof unit);
     if (s->kind == PLAN_COMPUTE)
-        return snprintf(buffer, n, "%s %s:%u", pass_names[s->pass], chunk, s->mb);
-    return snprintf(buffer, n, "%s%s %s %s:%u", step_names[s->kind],
-                    s->flags & PLAN_A2A_RETURN ? " back" : "", pass_names[s->pass], chunk, s->mb);
+        return snprintf(buffer, n, "%s %s%s", pass_names[s->pass], chunk, unit);
+    return snprintf(buffer, n, "%s%s %s %s%s", step_names[s->kind],
+                    s->flags & PLAN_A2A_RETURN ? " back" : "", pass_names[s->pass], chunk, unit);
 }
 
 PPS_PRINTF(3, 4)
@@ -69,7 +80,7 @@ void plan_dump(const plan_set *set, uint32_t group, ir_print_fn print, void *ud)
         if (k->zero > 0)
             out(print, ud, " zero=%u", k->zero);
         if (k->zero > 1)
-            out(print, ud, " every=%u", k->every);
+            out(print, ud, " every=%u", k->every / set->n_slices);
         out(print, ud, "\n");
     }
     for (uint32_t i = 0; i < p->n_steps; i++) {

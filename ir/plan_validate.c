@@ -103,8 +103,15 @@ static pps_status check_numbers(plan_checker *c)
     const plan_set *set = c->set;
     uint64_t n_steps = 0, n_computes = 0;
     if (set->n_groups == 0 || set->n_ranks == 0 || set->n_streams == 0 || set->n_places == 0 ||
-        set->n_mb == 0 || set->batch == 0 || set->T == 0)
+        set->n_mb == 0 || set->batch == 0 || set->T == 0 || set->n_slices == 0)
         return plan_wrong(c, "it has no plans, ranks, streams, places, microbatches or batch");
+    if (set->n_mb % set->n_slices != 0 || set->T % set->n_slices != 0 ||
+        (set->n_slices > 1 && set->slice_tag == NULL))
+        return plan_wrong(c, "its %u units or %u positions do not divide into %u slices", set->n_mb,
+                          set->T, set->n_slices);
+    for (uint32_t i = 0; i < set->n_data; i++)
+        if (set->data[i].row_elems % set->n_slices != 0)
+            return plan_wrong(c, "data %u does not divide into %u slices", i, set->n_slices);
     if (set->n_ranks > PLAN_MAX_RANKS)
         return plan_wrong(c, "it has more than %d ranks", PLAN_MAX_RANKS);
     for (uint32_t g = 0; g < set->n_groups; g++) {
@@ -138,7 +145,7 @@ static pps_status check_ranks(plan_checker *c)
     uint32_t at = 0;
     for (uint32_t g = 0; g < set->n_groups; g++) {
         const plan *p = &set->plans[g];
-        uint64_t rows = (uint64_t)p->n_replicas * set->n_mb;
+        uint64_t rows = (uint64_t)p->n_replicas * (set->n_mb / set->n_slices);
         if (p->group != g || p->n_ranks == 0 || p->ranks != at)
             return plan_wrong(c, "group %u has no ranks, or not those after group %u's", g,
                               g > 0 ? g - 1 : 0);
@@ -151,7 +158,7 @@ static pps_status check_ranks(plan_checker *c)
         }
         if (rows == 0 || set->batch % rows != 0 || set->T % p->n_parts != 0)
             return plan_wrong(c, "%u rows do not divide over %u replicas and %u microbatches",
-                              set->batch, p->n_replicas, set->n_mb);
+                              set->batch, p->n_replicas, set->n_mb / set->n_slices);
     }
     return at == set->n_ranks ? PPS_OK
                               : plan_wrong(c, "%u ranks are in no group", set->n_ranks - at);

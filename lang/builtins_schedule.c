@@ -115,7 +115,7 @@ pps_status builtin_filter(pps_state *st, void *ud, size_t argc, const value *arg
             return heap_no_memory(st);
         vals[n++] = m->entries[i].val;
     }
-    return filter_build(st, n, tags, vals, ret);
+    return filter_build(st, n, tags, NULL, vals, ret);
 }
 
 static pps_status with_comm(pps_state *st, value op, pps_comm comm, value *ret)

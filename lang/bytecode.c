@@ -110,7 +110,7 @@ static void dump_word(text *t, const bc_proto *p, char kind, uint32_t word, uint
         break;
     case 'F':
         for (uint32_t k = 0; k < p->filters[word].n; k++)
-            text_printf(t, " %s:", p->filters[word].tags[k]);
+            text_printf(t, " %s:%.1s", p->filters[word].tags[k], &p->filters[word].signs[k]);
         break;
     case 'D':
         text_printf(t, " %s", pps_directive_word(p->directives[word].kind));

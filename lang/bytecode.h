@@ -71,6 +71,7 @@ typedef struct bc_param {
 typedef struct bc_filter {
     uint32_t n;
     const char *tags[PPS_MAX_TERMS];
+    char signs[PPS_MAX_TERMS]; /* '*' or '-' where one is written; 0: a value */
 } bc_filter;
 
 typedef struct bc_names {

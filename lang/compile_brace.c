@@ -78,18 +78,12 @@ static void filter_to(compiler *c, const ast_node *n, uint32_t reg)
             fail(c, pps_error(c->st, e->span, 307, "a filter has at most %d tags", PPS_MAX_TERMS));
             return;
         }
-        f.tags[f.n++] = e->name;
-        if (e->a->kind == AST_STAR || e->a->kind == AST_MINUS) {
-            uint32_t t = new_temp(c, e->span);
-            value sign;
-            pps_status status = string_new(c->st, e->a->kind == AST_STAR ? "*" : "-", 1, &sign);
-            if (status != PPS_OK)
-                fail(c, status);
-            else
-                load_constant(c, t, sign, e->span);
-        } else {
+        f.tags[f.n] = e->name;
+        f.signs[f.n] = e->a->kind == AST_STAR ? '*' : e->a->kind == AST_MINUS ? '-' : 0;
+        if (f.signs[f.n++] != 0)
+            load_constant(c, new_temp(c, e->span), pps_nil(), e->span);
+        else
             expr_next(c, e->a);
-        }
     }
     fn_state *fs = c->fs;
     void *array = fs->p->filters;

@@ -304,6 +304,12 @@ static bool is_word(value v, const char *word)
     return pps_typeof(v) == PPS_STRING && strcmp(((string *)v.as.ptr)->bytes, word) == 0;
 }
 
+/* The sign that a value of a map of filter({...}) stands for, or 0. */
+static char sign_of(value v)
+{
+    return is_word(v, "*") ? '*' : is_word(v, "-") ? '-' : 0;
+}
+
 static pps_status add_pass(draft *d, const char *tag, value v)
 {
     filter_term *term = NULL;
@@ -358,17 +364,19 @@ static pps_status add_indices(draft *d, const char *tag, value v)
                                      tag, value_kind(d->st, v));
         if (pps_typeof(v) == PPS_FLOAT)
             pps_diag_help(g, "`int(x)` gives the int");
+        else if (sign_of(v) != 0)
+            pps_diag_help(g, "the sign stands without quotes: {%s: %c}", tag, sign_of(v));
         return pps_diag_done(g);
     }
     return draft_close_set(d);
 }
 
-static pps_status add_value_term(draft *d, const char *tag, value v)
+static pps_status add_value_term(draft *d, const char *tag, char sign, value v)
 {
     filter_term *term = NULL;
-    if (is_word(v, "*"))
+    if (sign == '*')
         return draft_term(d, tag, PPS_TERM_ANY, &term);
-    if (is_word(v, "-"))
+    if (sign == '-')
         return draft_term(d, tag, PPS_TERM_ABSENT, &term);
     if (tag == d->st->tags.pass)
         return add_pass(d, tag, v);
@@ -377,19 +385,20 @@ static pps_status add_value_term(draft *d, const char *tag, value v)
     return add_indices(d, tag, v);
 }
 
-static pps_status add_value_terms(draft *d, uint32_t n, const char *const *tags, const value *vals)
+static pps_status add_value_terms(draft *d, uint32_t n, const char *const *tags, const char *signs,
+                                  const value *vals)
 {
     for (uint32_t i = 0; i < n; i++)
-        PPS_TRY(add_value_term(d, tags[i], vals[i]));
+        PPS_TRY(add_value_term(d, tags[i], signs ? signs[i] : sign_of(vals[i]), vals[i]));
     return PPS_OK;
 }
 
-pps_status filter_build(pps_state *st, uint32_t n, const char *const *tags, const value *vals,
-                        value *ret)
+pps_status filter_build(pps_state *st, uint32_t n, const char *const *tags, const char *signs,
+                        const value *vals, value *ret)
 {
     draft d;
     draft_init(&d, st);
-    pps_status status = add_value_terms(&d, n, tags, vals);
+    pps_status status = add_value_terms(&d, n, tags, signs, vals);
     return status == PPS_OK ? draft_finish(&d, ret) : draft_fail(&d, status);
 }
 
@@ -415,11 +424,12 @@ pps_status filter_op(pps_state *st, pps_pass pass, int64_t stage, int64_t mb, ui
     }
     const char *const three[] = {st->tags.pp, st->tags.mb, st->tags.pass};
     const value vals3[] = {pps_int(stage), pps_int(mb), value_make(PPS_PASS, (uint64_t)pass)};
+    static const char no_signs[PPS_MAX_TERMS];
     draft d;
     draft_init(&d, st);
-    pps_status status = add_value_terms(&d, 3, three, vals3);
+    pps_status status = add_value_terms(&d, 3, three, no_signs, vals3);
     if (status == PPS_OK)
-        status = add_value_terms(&d, n_extra, tags, vals);
+        status = add_value_terms(&d, n_extra, tags, no_signs, vals);
     return status == PPS_OK ? draft_finish(&d, ret) : draft_fail(&d, status);
 }
 

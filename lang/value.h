@@ -189,12 +189,12 @@ pps_status map_delete(pps_state *st, map *m, value key, bool *ret_found);
  * all. PP, MB, PASS (and COMM) with one index each give the immediate PPS_OP instead. */
 pps_status filter_new(pps_state *st, const filter_term *terms, uint32_t n_terms,
                       const int64_t *ints, uint32_t n_ints, value *ret);
-/* {TAG: val, ...} as written, or filter({...}): a val is an int, a range or list of ints, a pass,
- * the strings "*" and "-" (which stand for those two signs), or for COMM the SEND and RECV
- * builtins. Gives the immediate PPS_OP when that is what it says. E0304, E0307 at the current span.
- */
-pps_status filter_build(pps_state *st, uint32_t n, const char *const *tags, const value *vals,
-                        value *ret);
+/* {TAG: val, ...} as written: a val is an int, a range or list of ints, a pass, or for COMM the SEND
+ * and RECV builtins; not read where signs[i] is '*' or '-'. `signs` NULL: from filter({...}), whose
+ * map has the strings "*" and "-" for the signs. Gives the immediate PPS_OP when that is what it
+ * says. E0304, E0307 at the current span. */
+pps_status filter_build(pps_state *st, uint32_t n, const char *const *tags, const char *signs,
+                        const value *vals, value *ret);
 /* F(s, m, DIR=1): an immediate PPS_OP when there are no further tags, else a PPS_FILTER. */
 pps_status filter_op(pps_state *st, pps_pass pass, int64_t stage, int64_t mb, uint32_t n_extra,
                      const char *const *tags, const value *vals, value *ret);

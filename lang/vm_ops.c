@@ -384,7 +384,7 @@ pps_status vm_unpack(pps_state *st, uint32_t dest, value v, uint32_t n)
 
 pps_status vm_filter(pps_state *st, const bc_filter *f, const value *vals, value *ret)
 {
-    return filter_build(st, f->n, f->tags, vals, ret);
+    return filter_build(st, f->n, f->tags, f->signs, vals, ret);
 }
 
 pps_status vm_concat(pps_state *st, const value *vals, uint32_t n, value *ret)

@@ -42,9 +42,10 @@ static pps_status configure(pass_cx *cx, dag_bucket *k)
     if (k->directive == IR_NONE) /* shared by groups of one rank */
         return pass_stream(cx, IR_NONE, "reduce", &k->reduce_stream);
     const ir_directive *s = &cx->program->directives[k->directive];
-    PPS_TRY(pass_stream(cx, s->stream, "reduce", &k->reduce_stream));
+    bool replicates = cx->program->kinds[k->directive] == PPS_DIR_REPLICATE;
+    PPS_TRY(pass_stream(cx, s->stream, replicates ? "reduce" : "tensor", &k->reduce_stream));
     k->zero = (uint8_t)s->zero;
-    k->every = s->every > 0 ? s->every : 1;
+    k->every = (s->every > 0 ? s->every : 1) * cx->dag->n_slices; /* microbatches as units */
     if (k->zero == 0)
         return PPS_OK;
     k->bytes = round_up(k->bytes, (uint64_t)PLAN_ALIGN * cx->set->teams[k->teams].size);
@@ -113,19 +114,35 @@ static pps_status check_effect(pass_cx *cx)
 {
     const dag *d = cx->dag;
     const ir_program *p = cx->program;
-    bool *shards;
+    bool *shards, *sums; /* by directive */
+    uint32_t *team;      /* by directive: the tensor directive that makes its devices one, + 1 */
     PASS_ALLOC(shards, cx->scratch, p->n_directives);
+    PASS_ALLOC(sums, cx->scratch, p->n_directives);
+    PASS_ALLOC(team, cx->scratch, p->n_directives);
     for (uint32_t c = 0; c < p->graph->n_chunks; c++)
         for (uint32_t i = 0; d->chunks[c].replicate != IR_NONE && i < p->graph->chunks[c].params.n;
              i++) {
             uint32_t q = p->graph->lists[p->graph->chunks[c].params.begin + i];
-            if (d->buckets[dag_bucket_of(d, q, d->chunks[c].group)].zero > 0)
-                shards[d->chunks[c].replicate] = true;
+            const dag_bucket *k = &d->buckets[dag_bucket_of(d, q, d->chunks[c].group)];
+            uint32_t tensor = d->groups[k->group].tensor;
+            shards[d->chunks[c].replicate] |= k->zero > 0;
+            sums[d->chunks[c].replicate] |= k->reduced;
+            if (tensor != IR_NONE && cx->set->teams[tensor].size == d->groups[k->group].n_ranks)
+                team[d->chunks[c].replicate] = cx->group_tensor[k->group] + 1;
         }
     for (uint32_t i = 0; i < p->n_directives; i++) {
         const ir_directive *s = &p->directives[i];
         char text[256];
-        if (p->kinds[i] != PPS_DIR_REPLICATE || s->zero == 0 || shards[i])
+        if (p->kinds[i] != PPS_DIR_REPLICATE)
+            continue;
+        if (team[i] > 0 && !sums[i]) {
+            pps_diag *diag = pass_diag(cx, s, s->source->span, 410,
+                                       "replicate has no effect: its devices are one tensor team, "
+                                       "which is one replica");
+            pps_diag_also(diag, p->directives[team[i] - 1].devices.span, "the team");
+            return pps_diag_done(diag);
+        }
+        if (s->zero == 0 || shards[i])
             continue;
         const pps_clause *c = pps_directive_clause(s->source, "zero");
         pps_diag *diag = pass_diag(cx, s, c != NULL ? c->word_span : s->source->span, 410,
@@ -268,15 +285,19 @@ static pps_status pack_param(packing *w, uint32_t q, uint32_t chunk)
     const dag_chunk *k = &d->chunks[chunk];
     const ir_directive *s = replicate_of(cx, chunk);
     uint64_t bytes = pass_held_elems(cx, q) * 4, most = s != NULL ? s->bucket_bytes : 0;
+    uint32_t by = k->replicate;
+    if (by == IR_NONE && pass_team_sums(cx, k->group, q))
+        by = cx->group_tensor[k->group];
     open_bucket is = {.param = q,
-                      .directive = k->replicate,
+                      .directive = by,
                       .stage = s != NULL && s->zero >= 2 ? dag_stage(d->graph, chunk) : IR_NONE,
                       .teams = IR_NONE,
-                      .cut = cx->param_cuts[q][0].teams != IR_NONE};
-    for (int j = 0; d->groups[k->group].tensor != IR_NONE && j < PLAN_MAX_CUTS; j++)
-        is.spread |= cx->param_cuts[q][j].teams == d->groups[k->group].tensor;
+                      .spread = cx->param_cuts[q][PASS_CUT_TENSOR].teams != IR_NONE};
+    is.cut = is.spread || cx->param_cuts[q][PASS_CUT_EXPERT].teams != IR_NONE;
+    if (cx->param_shares != NULL && cx->param_shares[q].parts && s != NULL)
+        is.spread |= s->zero > 0; /* slices over the ranks of a team too */
     PPS_TRY(check_owners(w, q));
-    if (k->replicate != IR_NONE || w->owners[q].n > 1)
+    if (by != IR_NONE || w->owners[q].n > 1)
         PPS_TRY(pass_teams_gradients(cx, w->owner_groups + w->owners[q].begin, w->owners[q].n, q,
                                      &is.teams));
     uint32_t i = 0;

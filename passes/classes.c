@@ -14,7 +14,8 @@
 
 #include <string.h>
 
-/* Which class each microbatch is of: that of the first one placed like it. */
+/* Which class each unit is of: that of the first microbatch placed like its own. Slices of one
+ * microbatch lie together. */
 static pps_status find_classes(pass_cx *cx, const uint32_t *placed, uint32_t n_chunks)
 {
     dag *d = cx->dag;
@@ -25,7 +26,7 @@ static pps_status find_classes(pass_cx *cx, const uint32_t *placed, uint32_t n_c
     PASS_ALLOC(d->class_mbs, cx->mem, d->n_mb);
     d->n_classes = 0;
     for (uint32_t m = 0; m < d->n_mb; m++) {
-        const uint32_t *mine = placed + (size_t)m * n_chunks;
+        const uint32_t *mine = placed + (size_t)(m / d->n_slices) * n_chunks;
         uint32_t k = m > 0 ? d->mb_class[m - 1] : 0; /* likely that of its neighbour */
         if (m == 0 ||
             memcmp(placed + (size_t)like[k] * n_chunks, mine, n_chunks * sizeof *mine) != 0)
@@ -33,7 +34,7 @@ static pps_status find_classes(pass_cx *cx, const uint32_t *placed, uint32_t n_c
                 if (memcmp(placed + (size_t)like[k] * n_chunks, mine, n_chunks * sizeof *mine) == 0)
                     break;
         if (k == d->n_classes)
-            like[d->n_classes++] = m;
+            like[d->n_classes++] = m / d->n_slices;
         d->mb_class[m] = k;
     }
     PASS_ALLOC(d->classes, cx->mem, d->n_classes);
@@ -65,7 +66,7 @@ pps_status pass_classes(pass_cx *cx, const uint32_t *placed, const uint32_t *gro
     *g = *cx->program->graph;
     *p = *cx->program;
     for (uint32_t k = 0; k < d->n_classes; k++) {
-        uint32_t mb = d->class_mbs[d->classes[k].begin];
+        uint32_t mb = d->class_mbs[d->classes[k].begin] / d->n_slices;
         for (uint32_t c = 0; c < n; c++) {
             uint32_t place = placed[(size_t)mb * n + c];
             chunks[k * n + c] = g->chunks[c];
@@ -91,10 +92,10 @@ pps_status pass_match_class(pass_cx *cx, const ir_directive *s, const ir_term *m
     *ret = true;
     if (mb == NULL || mb->kind != PPS_TERM_SET)
         return PPS_OK;
-    uint32_t named = 0, n = dag_n_mb(d, chunk);
+    uint32_t named = 0, n = dag_n_mb(d, chunk) / d->n_slices, n_mb = d->n_mb / d->n_slices;
     for (uint32_t i = 0; i < mb->n; i++)
-        named += p->ints[mb->begin + i] < d->n_mb &&
-                 dag_mb_index(d, chunk, p->ints[mb->begin + i]) != IR_NONE;
+        named += p->ints[mb->begin + i] < n_mb &&
+                 dag_mb_index(d, chunk, p->ints[mb->begin + i] * d->n_slices) != IR_NONE;
     *ret = named > 0;
     if (named == 0 || named == n)
         return PPS_OK;

@@ -8,8 +8,10 @@
  * inputs, which is at most two per op. Times come out right in any order of processing, since a
  * group's begin is the maximum of ends that are already known.
  *
- * Ops are found by (stage, microbatch, pass) in an open-addressed table, because indices come from
- * the user and may be sparse.
+ * Ops are found by (stage, microbatch, slice, pass) in an open-addressed table, because indices
+ * come from the user and may be sparse. Where sequences are split, a slice is its share of a
+ * microbatch, and an op that names no slice is all of them: it has inputs for each, and stands in
+ * for each.
  */
 #include "passes/cost.h"
 
@@ -20,6 +22,7 @@ enum { MAX_INPUTS = 2, NOTES_AT_MOST = 6 };
 
 typedef struct op_key {
     uint32_t stage, mb;
+    uint32_t slice; /* + 1; 0: all of the microbatch */
     uint8_t pass;
 } op_key;
 
@@ -53,10 +56,41 @@ static const char *const pass_names[PPS_PASS_COUNT] = {
 static uint32_t key_hash(op_key k)
 {
     uint64_t h = ((uint64_t)k.mb << 32 | k.stage) * 4 + k.pass;
+    h += k.slice * UINT64_C(0xd1342543de82ef95);
     h *= UINT64_C(0x9e3779b97f4a7c15);
     h ^= h >> 32;
     h *= UINT64_C(0xd6e8feb86659fd93);
     return (uint32_t)(h >> 32);
+}
+
+/* The slice + 1 that an entry names, 0 for all; false: it is no op of one stage and microbatch, or
+ * of some slices. */
+static bool entry_slice(const ir_program *p, const ir_entry *e, uint32_t *ret)
+{
+    const ir_filter *f = e->general ? &p->filters[e->filter] : NULL;
+    *ret = e->slice;
+    if (f == NULL)
+        return true;
+    if (e->stage == IR_NONE || e->mb == IR_NONE || e->pass == PPS_PASS_COUNT)
+        return false;
+    for (uint32_t i = 0; i < f->n; i++) {
+        const ir_term *t = &p->terms[f->begin + i];
+        if (t->kind == PPS_TERM_PASS || t->kind == PPS_TERM_COMM || strcmp(t->tag, "PP") == 0 ||
+            strcmp(t->tag, "MB") == 0)
+            continue;
+        if (p->slice_tag == NULL || strcmp(t->tag, p->slice_tag) != 0 || t->kind != PPS_TERM_SET ||
+            t->n != 1)
+            return false;
+        *ret = p->ints[t->begin] + 1;
+    }
+    return true;
+}
+
+static op_key key_of(const simulation *s, const ir_entry *e)
+{
+    op_key k = {.stage = e->stage, .mb = e->mb, .pass = e->pass};
+    entry_slice(s->p, e, &k.slice);
+    return k;
 }
 
 /* The slot that holds `k`, or the empty one where it belongs. */
@@ -64,8 +98,9 @@ static uint32_t *slot_of(const simulation *s, op_key k)
 {
     uint32_t i = key_hash(k) & s->mask;
     for (; s->slots[i] != 0; i = (i + 1) & s->mask) {
-        const ir_entry *e = &s->p->entries[s->slots[i] - 1];
-        if (e->stage == k.stage && e->mb == k.mb && e->pass == k.pass)
+        op_key there = key_of(s, &s->p->entries[s->slots[i] - 1]);
+        if (there.stage == k.stage && there.mb == k.mb && there.slice == k.slice &&
+            there.pass == k.pass)
             break;
     }
     return &s->slots[i];
@@ -74,6 +109,10 @@ static uint32_t *slot_of(const simulation *s, op_key k)
 static uint32_t find_op(const simulation *s, op_key k)
 {
     uint32_t slot = *slot_of(s, k);
+    if (slot == 0 && k.slice > 0) { /* with its whole microbatch? */
+        k.slice = 0;
+        slot = *slot_of(s, k);
+    }
     return slot == 0 ? IR_NONE : slot - 1;
 }
 
@@ -92,31 +131,45 @@ static uint32_t find_backward(const simulation *s, op_key k)
 static bool upstream(const simulation *s, op_key k, op_key *ret)
 {
     if (k.pass == PPS_PASS_F && k.stage > 0)
-        *ret = (op_key){k.stage - 1, k.mb, PPS_PASS_F};
+        *ret = (op_key){k.stage - 1, k.mb, k.slice, PPS_PASS_F};
     else if ((k.pass == PPS_PASS_B || k.pass == PPS_PASS_BI) && k.stage + 1 < s->out->n_stages)
-        *ret = (op_key){k.stage + 1, k.mb, PPS_PASS_B};
+        *ret = (op_key){k.stage + 1, k.mb, k.slice, PPS_PASS_B};
     else
         return false;
     return true;
 }
 
-static uint32_t inputs_of(const simulation *s, const ir_entry *e, op_key ret[MAX_INPUTS])
+/* What one op takes: inputs of a whole microbatch, or of the slice that `k` names. */
+static uint32_t inputs_of(const simulation *s, uint8_t comm, op_key k, op_key ret[MAX_INPUTS])
 {
     uint32_t n = 0;
-    op_key k = {e->stage, e->mb, e->pass};
-    if (e->comm == PPS_COMM_SEND) {
+    if (comm == PPS_COMM_SEND) {
         ret[n++] = k;
         return n;
     }
-    if (e->comm == PPS_COMM_NONE) {
+    if (comm == PPS_COMM_NONE) {
         if (k.pass == PPS_PASS_B || k.pass == PPS_PASS_BI)
-            ret[n++] = (op_key){k.stage, k.mb, PPS_PASS_F};
+            ret[n++] = (op_key){k.stage, k.mb, k.slice, PPS_PASS_F};
         else if (k.pass == PPS_PASS_BW)
-            ret[n++] = (op_key){k.stage, k.mb, PPS_PASS_BI};
+            ret[n++] = (op_key){k.stage, k.mb, k.slice, PPS_PASS_BI};
     }
     if (upstream(s, k, &ret[n]))
         n++;
     return n;
+}
+
+/* The i-th input of an entry, which may be several slices; false after the last. */
+static bool input_at(const simulation *s, const ir_entry *e, uint32_t i, op_key *ret)
+{
+    op_key k = key_of(s, e), inputs[MAX_INPUTS];
+    bool all = k.slice == 0 && s->p->n_slices > 1;
+    uint32_t n = inputs_of(s, e->comm, k, inputs), slices = all ? s->p->n_slices : 1;
+    if (n == 0 || i / n >= slices)
+        return false;
+    *ret = inputs[i % n];
+    if (all)
+        ret->slice = i / n + 1;
+    return true;
 }
 
 static uint32_t find_input(const simulation *s, op_key k)
@@ -216,14 +269,15 @@ static pps_status index_ops(simulation *s)
     for (uint32_t r = 0; r < p->n_rows; r++) {
         for (uint32_t i = p->rows[r].begin; i < p->rows[r].begin + p->rows[r].n; i++) {
             const ir_entry *e = &p->entries[i];
-            if (e->general)
+            uint32_t slice;
+            if (!entry_slice(p, e, &slice))
                 return report_entry(
                     p, e, 532, "unit costs are known for ops of a stage and a microbatch only");
             if (e->stage >= s->out->n_stages)
                 s->out->n_stages = e->stage + 1;
             if (e->comm != PPS_COMM_NONE)
                 continue;
-            uint32_t *slot = slot_of(s, (op_key){e->stage, e->mb, e->pass});
+            uint32_t *slot = slot_of(s, key_of(s, e));
             if (*slot != 0)
                 return report_twice(p, e, &p->entries[*slot - 1]);
             *slot = i + 1;
@@ -273,10 +327,17 @@ static uint32_t group_end(const ir_program *p, const ir_row *row, uint32_t first
     return end;
 }
 
+/* Of a microbatch. */
+static double part_of(const simulation *s, const ir_entry *e)
+{
+    return key_of(s, e).slice == 0 || s->p->n_slices < 2 ? 1.0 : 1.0 / s->p->n_slices;
+}
+
 static double cost_of(const simulation *s, const ir_entry *e, double share)
 {
     if (e->comm != PPS_COMM_NONE)
         return 0;
+    share *= part_of(s, e);
     switch ((pps_pass)e->pass) {
     case PPS_PASS_F:
         return s->units.f * share;
@@ -304,9 +365,9 @@ static void run_group(simulation *s, uint32_t rank, uint32_t end)
         if (e->comm != PPS_COMM_NONE)
             continue;
         if (e->pass == PPS_PASS_F)
-            c->live += c->share;
+            c->live += c->share * part_of(s, e);
         else if (e->pass == PPS_PASS_B || e->pass == PPS_PASS_BW)
-            freed += c->share;
+            freed += c->share * part_of(s, e);
     }
     if (c->live > out->peak[rank])
         out->peak[rank] = c->live;
@@ -335,10 +396,9 @@ static void advance(simulation *s, uint32_t rank)
     while (c->entry < row->begin + row->n) {
         uint32_t end = group_end(p, row, c->entry);
         for (; c->checked < end; c->checked++, c->input = 0) {
-            op_key inputs[MAX_INPUTS];
-            uint32_t n = inputs_of(s, &p->entries[c->checked], inputs);
-            for (; c->input < n; c->input++) {
-                uint32_t e = find_input(s, inputs[c->input]);
+            op_key input;
+            for (; input_at(s, &p->entries[c->checked], c->input, &input); c->input++) {
+                uint32_t e = find_input(s, input);
                 if (e == IR_NONE)
                     return;
                 if (s->out->end[e] < 0) {
@@ -364,9 +424,8 @@ static void collect_stuck(simulation *s)
         const cursor *c = &s->cursors[r];
         if (c->entry >= row->begin + row->n)
             continue;
-        op_key inputs[MAX_INPUTS];
-        inputs_of(s, &s->p->entries[c->checked], inputs);
-        op_key k = inputs[c->input];
+        op_key k = {0};
+        input_at(s, &s->p->entries[c->checked], c->input, &k);
         uint32_t e = find_input(s, k);
         out->stuck[out->n_stuck++] =
             (cost_stuck){.row = r,
@@ -483,6 +542,12 @@ pps_status cost_simulate_rows(const ir_program *p, const cost_units *units, cost
     free(s.waiters);
     free(s.ready);
     return status;
+}
+
+uint32_t cost_entry_slice(const ir_program *p, const ir_entry *e)
+{
+    uint32_t slice = 0;
+    return entry_slice(p, e, &slice) ? slice : 0;
 }
 
 void cost_rows_done(cost_rows *r)

@@ -6,7 +6,8 @@
  * what one stage costs is the share of the rank's model that it is, 1/v with v distinct stages in
  * the row; a stage that k rows run, each for other microbatches, counts as 1/k in each. A group is atomic: it starts when the inputs of all its ops are there (its ops do not
  * feed each other), takes the sum of their costs, and gives all its outputs at its end.
- * Communication is free and asynchronous.
+ * Communication is free and asynchronous. Where sequences are split a slice costs its share of a
+ * microbatch: that later slices attend to more keys is not counted.
  */
 #ifndef PPS_PASSES_COST_H
 #define PPS_PASSES_COST_H
@@ -49,5 +50,7 @@ typedef struct cost_rows {
  * with diagnostics if p->st is set. PPS_ERR_NOMEM. */
 pps_status cost_simulate_rows(const ir_program *p, const cost_units *units, cost_rows *ret);
 void cost_rows_done(cost_rows *r);
+/* The slice + 1 that an op of such rows names; 0: its whole microbatch. */
+uint32_t cost_entry_slice(const ir_program *p, const ir_entry *e);
 
 #endif

@@ -98,7 +98,7 @@ static void op_text(const pass_cx *cx, uint32_t v, char *buffer, size_t n)
 {
     static const char *const passes[] = {"F", "B", "BI", "BW"};
     const ir_entry *e = entry_of(cx, v);
-    if (e != NULL && !e->general)
+    if (e != NULL && !e->general && e->slice == 0)
         snprintf(buffer, n, "%s(%u, %u)", passes[e->pass], e->stage, e->mb);
     else
         dag_label(cx->dag, v, buffer, n);

@@ -2,12 +2,13 @@
  *
  * dag.c: the training DAG's runs, from chunks and what the directives before said of them.
  *
- *   forward   F(src) -> [back from the experts] -> [SEND, RECV] -> [out to the experts] -> F(dst)
- *   backward  B(dst) -> [back] -> [SEND, RECV] -> [out] -> B(src)
+ *   forward   F(src) -> [border at src] -> [SEND, RECV] -> [border at dst] -> F(dst)
+ *   backward  B(dst) -> [border at dst] -> [SEND, RECV] -> [border at src] -> B(src)
  *
- * The bracketed hops exist where a link's ends are sharded or on different groups. A tensor goes to
- * another group once, however many chunks use it there (the carrier link); gradients come back per
- * use. Buckets and their reductions and updates are buckets.c's.
+ * The bracketed hops exist where an end has a border (borders.def) that moves something in this
+ * pass, and where the ends are on different groups. What leaves the producer's side is made once
+ * for all chunks of a group that use it (the carrier link); gradients come back per use. Buckets
+ * and their reductions and updates are buckets.c's.
  */
 #include "passes/machine.h"
 
@@ -47,7 +48,7 @@ static pps_status make_streams(pass_cx *cx)
 {
     dag *d = cx->dag;
     size_t named = pps_stream_count(cx->st);
-    PASS_ALLOC(d->streams, cx->mem, 2 * named + 6);
+    PASS_ALLOC(d->streams, cx->mem, 2 * named + 10);
     d->streams[d->n_streams++] = "compute";
     for (size_t i = 0; i < named; i++) {
         const char *name = pps_stream_name(cx->st, (uint32_t)i);
@@ -69,6 +70,39 @@ static uint32_t index_in(const ir_graph *g, ir_range list, uint32_t item)
 
 /* ---- links ----------------------------------------------------------------------------------- */
 
+static bool leaves_first(ir_border border)
+{
+    return border == IR_BORDER_SUM || border == IR_BORDER_SCATTER || border == IR_BORDER_TAKE;
+}
+
+/* Tensors behind a border say so themselves; expert rows and counts cross into sharded chunks and
+ * out of them. */
+static void set_borders(const pass_cx *cx, dag_link *l)
+{
+    const dag *d = cx->dag;
+    const ir_graph *g = cx->program->graph;
+    const ir_tensor *used = &g->tensors[l->tensor];
+    bool src_ep = d->chunks[l->src].ep > 1, dst_ep = d->chunks[l->dst].ep > 1;
+    ir_border exchange = (used->flags & IR_TENSOR_ROWS) && src_ep != dst_ep ? IR_BORDER_ROWS
+                         : (used->flags & IR_TENSOR_COUNTS) && dst_ep       ? IR_BORDER_COUNTS
+                                                                            : IR_NO_BORDER;
+    /* sums and what makes a tensor smaller before it leaves its producer's side, the rest after */
+    for (ir_id t = l->tensor; g->tensors[t].border != IR_NO_BORDER; t = g->tensors[t].of) {
+        const ir_tensor *form = &g->tensors[t];
+        dag_end end = leaves_first((ir_border)form->border) ? DAG_SRC : DAG_DST;
+        l->border[end] = form->border;
+        l->directive[end] = form->border == IR_BORDER_SHIFT ? d->chunks[l->dst].sequence
+                                                            : form->directive;
+        if (end == DAG_SRC)
+            l->wire = t;
+    }
+    if (exchange != IR_NO_BORDER) {
+        dag_end end = dst_ep ? DAG_DST : DAG_SRC;
+        l->border[end] = (uint8_t)exchange;
+        l->directive[end] = d->chunks[dst_ep ? l->dst : l->src].shard;
+    }
+}
+
 static pps_status make_links(pass_cx *cx)
 {
     dag *d = cx->dag;
@@ -78,7 +112,7 @@ static pps_status make_links(pass_cx *cx)
         n += g->chunks[c].in.n;
     PASS_ALLOC(d->links, cx->mem, n);
     PASS_ALLOC(d->link_lists, cx->mem, 2 * (size_t)n);
-    uint32_t *carrier; /* [tensor] latest link that carries it, chained through `next` */
+    uint32_t *carrier; /* [tensor] latest link that has it between its ends, by `next` */
     uint32_t *next;
     PASS_ALLOC(carrier, cx->scratch, g->n_tensors);
     PASS_ALLOC(next, cx->scratch, n);
@@ -92,38 +126,39 @@ static pps_status make_links(pass_cx *cx)
             ir_id tensor = g->lists[g->chunks[c].in.begin + k];
             const ir_tensor *t = &g->tensors[tensor];
             uint32_t src = base + g->op_chunk[t->op], id = d->n_links++;
-            bool src_ep = d->chunks[src].ep > 1, dst_ep = d->chunks[c].ep > 1;
+            ir_id made = ir_made(g, tensor);
             dag_link *l = &d->links[id];
-            *l = (dag_link){.tensor = tensor,
+            *l = (dag_link){.made = made,
+                            .wire = made,
+                            .tensor = tensor,
                             .src = src,
-                            .src_out = index_in(g, g->chunks[src].out, tensor),
+                            .src_out = index_in(g, g->chunks[src].out, made),
                             .dst = c,
                             .dst_in = k,
                             .grad = (t->flags & IR_TENSOR_GRAD) != 0,
                             .carrier = id,
                             .f_send = IR_NONE,
                             .f_recv = IR_NONE,
-                            .f_exchange = IR_NONE,
                             .b_send = IR_NONE,
                             .b_recv = IR_NONE,
-                            .b_exchange = IR_NONE};
-            if ((t->flags & IR_TENSOR_ROWS) && src_ep != dst_ep)
-                l->exchange = DAG_EXCHANGE_ROWS;
-            if ((t->flags & IR_TENSOR_COUNTS) && dst_ep)
-                l->exchange = DAG_EXCHANGE_COUNTS;
-            l->exchange_at_dst = l->exchange != DAG_NO_EXCHANGE && dst_ep;
-            /* one transfer per tensor and group */
+                            .f_border = {IR_NONE, IR_NONE},
+                            .b_border = {IR_NONE, IR_NONE},
+                            .b_again = IR_NONE,
+                            .directive = {IR_NONE, IR_NONE}};
+            set_borders(cx, l);
+            /* one transfer, and one border before it, per tensor and group */
             next[id] = IR_NONE;
-            if (d->chunks[src].group != d->chunks[c].group) {
-                uint32_t other = carrier[tensor];
+            if (d->chunks[src].group != d->chunks[c].group ||
+                dag_border_step((ir_border)l->border[DAG_SRC], PPS_PASS_F) != PLAN_NONE) {
+                uint32_t other = carrier[l->wire];
                 while (other != IR_NONE &&
                        d->chunks[d->links[other].dst].group != d->chunks[c].group)
                     other = next[other];
                 if (other != IR_NONE) {
                     l->carrier = other;
                 } else {
-                    next[id] = carrier[tensor];
-                    carrier[tensor] = id;
+                    next[id] = carrier[l->wire];
+                    carrier[l->wire] = id;
                 }
             }
             d->link_lists[id] = id;
@@ -175,6 +210,7 @@ static pps_status compute_runs(pass_cx *cx, uint32_t c)
                    .link = IR_NONE,
                    .pair = IR_NONE,
                    .span = g->chunks[c].span};
+    run.carried = d->n_slices > 1 && dag_carries(g, c);
     PPS_TRY(dag_add_run(d, run, &k->f));
     if (g->chunks[c].has_grad_in || g->chunks[c].has_weights) {
         run.pass = PPS_PASS_BI;
@@ -183,6 +219,7 @@ static pps_status compute_runs(pass_cx *cx, uint32_t c)
     }
     if (g->chunks[c].has_weights) {
         run.pass = PPS_PASS_BW;
+        run.carried = false;
         PPS_TRY(dag_add_run(d, run, &k->w));
         PPS_TRY(dag_add_edge(d, k->b, k->w));
     }
@@ -227,30 +264,64 @@ static pps_status add_transfer(pass_cx *cx, hop_cx *h, uint32_t link, uint32_t f
     return PPS_OK;
 }
 
-static pps_status add_exchange(pass_cx *cx, hop_cx *h, uint32_t link, uint32_t sharded, bool back,
-                               uint32_t consumer, uint32_t *ret)
+static const char *border_stream(unsigned kind)
+{
+    return kind == PLAN_SHIFT                               ? "ring"
+           : kind == PLAN_ALL_TO_ALL || kind == PLAN_COUNTS ? "experts"
+                                                            : "tensor";
+}
+
+/* The step of the link's border at `end` in this pass, if it has one. */
+static pps_status add_border(pass_cx *cx, hop_cx *h, uint32_t link, dag_end end)
 {
     dag *d = cx->dag;
-    const dag_link *l = &d->links[link];
-    const ir_directive *shard = &cx->program->directives[d->chunks[sharded].shard];
-    dag_run run = {.kind = l->exchange == DAG_EXCHANGE_COUNTS ? PLAN_COUNTS : PLAN_ALL_TO_ALL,
+    dag_link *l = &d->links[link];
+    bool forward = h->pass == PPS_PASS_F;
+    unsigned kind = dag_border_step((ir_border)l->border[end], (pps_pass)h->pass);
+    if (kind == PLAN_NONE)
+        return PPS_OK;
+    uint32_t chunk = end == DAG_DST ? l->dst : l->src;
+    const ir_directive *shard = &cx->program->directives[l->directive[end]];
+    dag_run run = {.kind = (uint8_t)kind,
                    .pass = h->pass,
-                   .flags = back ? PLAN_A2A_RETURN : 0,
-                   .group = (uint16_t)d->chunks[sharded].group,
-                   .chunk = consumer,
+                   .group = (uint16_t)d->chunks[chunk].group,
+                   .chunk = forward ? l->dst : l->src,
                    .link = link,
-                   .teams = d->chunks[sharded].ep_teams,
+                   .teams = l->border[end] == IR_BORDER_ROWS || l->border[end] == IR_BORDER_COUNTS
+                                ? d->chunks[chunk].ep_teams
+                            : kind == PLAN_SHIFT ? d->groups[d->chunks[chunk].group].sequence
+                                                 : d->groups[d->chunks[chunk].group].tensor,
                    .pair = IR_NONE,
                    .span = shard->source->span};
-    PPS_TRY(pass_stream(cx, shard->stream, "experts", &run.stream));
-    PPS_TRY(dag_add_run(d, run, ret));
-    PPS_TRY(dag_add_edge(d, h->last, *ret));
-    if (run.kind == PLAN_ALL_TO_ALL) {
-        uint32_t counts = pass_counts_link(d, sharded, l->tensor);
-        PPS_TRY(dag_add_edge(d, d->links[counts].f_exchange, *ret));
+    if ((kind == PLAN_ALL_TO_ALL || kind == PLAN_SHIFT) && forward == (end == DAG_SRC))
+        run.flags = PLAN_A2A_RETURN;
+    uint32_t *made = forward ? &l->f_border[end] : &l->b_border[end];
+    PPS_TRY(pass_stream(cx, shard->stream, border_stream(kind), &run.stream));
+    PPS_TRY(dag_add_run(d, run, made));
+    PPS_TRY(dag_add_edge(d, h->last, *made));
+    if (kind == PLAN_ALL_TO_ALL) {
+        uint32_t counts = pass_counts_link(d, chunk, end == DAG_DST ? l->tensor : l->made);
+        PPS_TRY(dag_add_edge(d, d->links[counts].f_border[DAG_DST], *made));
     }
-    h->last = *ret;
+    h->last = *made;
     return PPS_OK;
+}
+
+/* A round's keys and values are not kept from its forward to its backward, where `from` brings them
+ * once more: their owner has them anyway, and what a rank keeps is to grow with its own positions.
+ */
+static pps_status add_again(pass_cx *cx, uint32_t link, uint32_t from)
+{
+    dag *d = cx->dag;
+    dag_link *l = &d->links[link];
+    const dag_chunk *to = &d->chunks[l->dst];
+    if (l->border[DAG_DST] != IR_BORDER_SHIFT || to->b == IR_NONE)
+        return PPS_OK;
+    dag_run run = d->runs[l->f_border[DAG_DST]];
+    run.pass = PPS_PASS_BI;
+    PPS_TRY(dag_add_run(d, run, &l->b_again));
+    PPS_TRY(dag_add_edge(d, from, l->b_again));
+    return dag_add_edge(d, l->b_again, to->b);
 }
 
 static pps_status link_hops(pass_cx *cx, uint32_t id)
@@ -258,8 +329,6 @@ static pps_status link_hops(pass_cx *cx, uint32_t id)
     dag *d = cx->dag;
     dag_link *l = &d->links[id];
     bool crosses = d->chunks[l->src].group != d->chunks[l->dst].group;
-    bool at_src = l->exchange != DAG_NO_EXCHANGE && !l->exchange_at_dst;
-    bool at_dst = l->exchange != DAG_NO_EXCHANGE && l->exchange_at_dst;
     if (crosses &&
         d->groups[d->chunks[l->src].group].n_ranks != d->groups[d->chunks[l->dst].group].n_ranks) {
         const ir_directive *a = &cx->program->directives[d->chunks[l->src].place];
@@ -274,27 +343,30 @@ static pps_status link_hops(pass_cx *cx, uint32_t id)
     hop_cx f = {.last = d->chunks[l->src].f, .pass = PPS_PASS_F};
     if (l->carrier != id) {
         const dag_link *carrier = &d->links[l->carrier];
-        f.last = carrier->f_recv;
+        f.last = carrier->f_recv != IR_NONE ? carrier->f_recv : carrier->f_border[DAG_SRC];
     } else {
-        if (at_src)
-            PPS_TRY(add_exchange(cx, &f, id, l->src, true, l->dst, &l->f_exchange));
+        PPS_TRY(add_border(cx, &f, id, DAG_SRC));
         if (crosses)
             PPS_TRY(add_transfer(cx, &f, id, l->src, l->dst, l->dst, &l->f_send, &l->f_recv));
     }
-    if (at_dst)
-        PPS_TRY(add_exchange(cx, &f, id, l->dst, false, l->dst, &l->f_exchange));
+    uint32_t arrived = f.last;
+    PPS_TRY(add_border(cx, &f, id, DAG_DST));
     PPS_TRY(dag_add_edge(d, f.last, d->chunks[l->dst].f));
+    PPS_TRY(add_again(cx, id, arrived));
 
     if (!l->grad)
         return PPS_OK;
     hop_cx b = {.last = d->chunks[l->dst].b, .pass = PPS_PASS_BI};
-    if (at_dst)
-        PPS_TRY(add_exchange(cx, &b, id, l->dst, true, l->src, &l->b_exchange));
+    PPS_TRY(add_border(cx, &b, id, DAG_DST));
     if (crosses)
         PPS_TRY(add_transfer(cx, &b, id, l->dst, l->src, l->src, &l->b_send, &l->b_recv));
-    if (at_src)
-        PPS_TRY(add_exchange(cx, &b, id, l->src, false, l->src, &l->b_exchange));
+    PPS_TRY(add_border(cx, &b, id, DAG_SRC));
     return dag_add_edge(d, b.last, d->chunks[l->src].b);
+}
+
+static bool brings_rows(const dag_link *l)
+{
+    return l->border[DAG_SRC] == IR_BORDER_ROWS || l->border[DAG_DST] == IR_BORDER_ROWS;
 }
 
 /* Logical streams onto fewer physical ones: compute stays 0, the others go round. */
@@ -324,7 +396,7 @@ pps_status pass_dag(pass_cx *cx)
     /* counts before rows: an exchange of rows needs the counts' run */
     for (int rows = 0; rows < 2; rows++)
         for (uint32_t l = 0; l < d->n_links; l++)
-            if ((d->links[l].exchange == DAG_EXCHANGE_ROWS) == (rows == 1))
+            if (brings_rows(&d->links[l]) == (rows == 1))
                 PPS_TRY(link_hops(cx, l));
     PPS_TRY(pass_buckets(cx));
     merge_streams(cx);

@@ -8,6 +8,12 @@
  * are under way than blocks lie from it to the end. On one stage per group this is 1F1B. What is
  * run is written down, so the rows can be followed. Groups that have rows take part with the same
  * rule; only the others' rows are kept.
+ *
+ * Where sequences are split the rule counts slices, a block may have the other slices of one
+ * microbatch under way as well, since their backward begins with the last, and forwards take turns
+ * with backwards:
+ *
+ *     one stage, 2 slices    F0:0 F0:0' B0:0' F0:1 B0:0 F0:1' B0:1' B0:1     ' is the second slice
  */
 #include "passes/pass.h"
 
@@ -40,7 +46,7 @@ typedef struct sim {
     uint32_t *group_list;
     double *busy_until;
     uint32_t *running; /* [n_groups] block, or IR_NONE */
-    bool *running_b;
+    bool *running_b;   /* stays what it was when nothing runs */
     ir_entry **rows; /* [n_groups] */
     uint32_t *n_row;
 } sim;
@@ -92,7 +98,7 @@ static pps_status join_parts(sim *s)
     }
     for (uint32_t i = 0; i < s->n_parts; i++) {
         if (depth == 0)
-            s->blocks[s->n_blocks++] = (block){.parts = {i, 0}, .cap = 1};
+            s->blocks[s->n_blocks++] = (block){.parts = {i, 0}, .cap = d->n_slices};
         depth += joins[i];
         s->parts[i].block = s->n_blocks - 1;
         s->blocks[s->n_blocks - 1].parts.n++;
@@ -167,14 +173,20 @@ static pps_status index_groups(sim *s)
     return PPS_OK;
 }
 
-/* What `group` would run now: *ret_block, *ret_backward; false when nothing is ready. */
-static bool choose(const sim *s, uint32_t group, uint32_t *ret_block, bool *ret_backward)
+/* The k-th unit backward: microbatches in order, the slices of each from last to first. */
+static uint32_t unit_back(const dag *d, uint32_t k)
+{
+    return k - k % d->n_slices + d->n_slices - 1 - k % d->n_slices;
+}
+
+/* The block of `group` whose backward is ready, of the unit that comes first; or IR_NONE. */
+static uint32_t ready_backward(const sim *s, uint32_t group)
 {
     uint32_t n_mb = s->cx->dag->n_mb, best = IR_NONE;
     ir_range list = s->group_blocks[group];
     for (uint32_t i = list.n; i-- > 0;) { /* later blocks first: their backward frees the most */
         const block *k = &s->blocks[s->group_list[list.begin + i]];
-        bool ready = k->backward && k->n_b < n_mb && k->n_b < k->done_f;
+        bool ready = k->backward && k->n_b < n_mb && unit_back(s->cx->dag, k->n_b) < k->done_f;
         for (uint32_t j = 0; j < k->succs.n && ready; j++) {
             const block *next = &s->blocks[s->edges[k->succs.begin + j]];
             ready = !next->backward || next->done_b > k->n_b;
@@ -182,11 +194,13 @@ static bool choose(const sim *s, uint32_t group, uint32_t *ret_block, bool *ret_
         if (ready && (best == IR_NONE || k->n_b < s->blocks[best].n_b))
             best = s->group_list[list.begin + i];
     }
-    if (best != IR_NONE) {
-        *ret_block = best;
-        *ret_backward = true;
-        return true;
-    }
+    return best;
+}
+
+static uint32_t ready_forward(const sim *s, uint32_t group)
+{
+    uint32_t n_mb = s->cx->dag->n_mb, best = IR_NONE;
+    ir_range list = s->group_blocks[group];
     for (uint32_t i = list.n; i-- > 0;) {
         const block *k = &s->blocks[s->group_list[list.begin + i]];
         bool ready = k->n_f < n_mb && (!k->backward || k->n_f - k->done_b < k->cap);
@@ -195,9 +209,20 @@ static bool choose(const sim *s, uint32_t group, uint32_t *ret_block, bool *ret_
         if (ready && (best == IR_NONE || k->n_f < s->blocks[best].n_f))
             best = s->group_list[list.begin + i];
     }
-    *ret_block = best;
-    *ret_backward = false;
-    return best != IR_NONE;
+    return best;
+}
+
+/* What `group` would run now: *ret_block, *ret_backward; false when nothing is ready. The slices of
+ * a microbatch become ready backward one upon the other: forwards take turns with them. */
+static bool choose(const sim *s, uint32_t group, uint32_t *ret_block, bool *ret_backward)
+{
+    uint32_t backward = ready_backward(s, group), forward = IR_NONE;
+    bool turn = s->cx->dag->n_slices > 1 && s->running_b[group];
+    if (backward == IR_NONE || turn)
+        forward = ready_forward(s, group);
+    *ret_backward = forward == IR_NONE;
+    *ret_block = *ret_backward ? backward : forward;
+    return *ret_block != IR_NONE;
 }
 
 static void start(sim *s, uint32_t group, double now)
@@ -211,7 +236,10 @@ static void start(sim *s, uint32_t group, double now)
         if (s->running[s->parts[k->parts.begin + i].group] != IR_NONE)
             return; /* when it ends, all are idle or run something else that ends */
     ir_entry e = {.pass = backward ? PPS_PASS_B : PPS_PASS_F};
-    e.mb = backward ? k->n_b++ : k->n_f++;
+    const dag *d = s->cx->dag;
+    uint32_t unit = backward ? unit_back(d, k->n_b++) : k->n_f++;
+    e.mb = unit / d->n_slices;
+    e.slice = d->slice_tag != NULL ? unit % d->n_slices + 1 : 0;
     for (uint32_t i = 0; i < k->parts.n; i++) {
         const part *p = &s->parts[k->parts.begin + (backward ? k->parts.n - 1 - i : i)];
         e.stage = p->stage;

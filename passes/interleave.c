@@ -11,14 +11,15 @@
  * next input are ready; states that another one beats in all four are dropped, and at most KEEP are
  * kept. Within an op the order is kept. Costs are estimates: unless the best merge is clearly
  * shorter the chains are merged evenly, which puts compute under every exchange whatever it costs.
- * More than two ops are merged evenly too. Groups of the same runs have the same answer: it is
- * found once.
+ * More than two ops are merged evenly too, however many they are (n log ops), and so are two whose
+ * lengths multiply to more than MOST_CELLS: the best merge takes time and memory in proportion.
+ * Groups of the same runs have the same answer: it is found once.
  */
 #include "passes/machine.h"
 
 #include <string.h>
 
-enum { KEEP = 12, MOST_OPS = 64 };
+enum { KEEP = 12, MOST_CELLS = 1 << 17 };
 static const double clearly_shorter = 0.99;
 
 typedef struct chain { /* one op */
@@ -39,7 +40,7 @@ struct interleave_memo { /* a merge already found */
     struct interleave_memo *next;
     uint32_t first[2], n[2]; /* first run and length of each op */
     uint8_t pass[2];
-    uint8_t *took; /* [n0 + n1] */
+    uint32_t *took; /* [n0 + n1] */
     double exchanged, exposed;
 };
 
@@ -53,9 +54,10 @@ static double exchange_time(const pass_cx *cx, uint32_t from, uint32_t to)
     double sum = 0.0;
     for (uint32_t i = 0; i < src->out_links.n; i++) {
         const dag_link *k = &d->links[d->link_lists[src->out_links.begin + i]];
-        uint32_t run = forward ? k->f_exchange : k->b_exchange;
-        if (k->dst == dst && run != IR_NONE)
-            sum += machine_hop(cx, &d->runs[run]);
+        const uint32_t *runs = forward ? k->f_border : k->b_border;
+        for (int end = 0; end < DAG_ENDS; end++)
+            if (k->dst == dst && runs[end] != IR_NONE)
+                sum += machine_hop(cx, &d->runs[runs[end]]);
     }
     return sum;
 }
@@ -134,7 +136,7 @@ static void offer(state *cell, uint32_t *n, const state *s)
 }
 
 /* took[k]: which op runs k-th. */
-static pps_status best_merge(arena *mem, const chain c[2], uint8_t *took, double *ret_end)
+static pps_status best_merge(arena *mem, const chain c[2], uint32_t *took, double *ret_end)
 {
     uint32_t w = c[1].n + 1;
     size_t cells = (size_t)(c[0].n + 1) * w;
@@ -168,24 +170,57 @@ static pps_status best_merge(arena *mem, const chain c[2], uint8_t *took, double
     return PPS_OK;
 }
 
-/* Each op's next node lies at a fraction of its chain: the earliest is next, ties to the op named
- * first. took[k]: which op runs k-th. */
-static void merge_evenly(const uint32_t *n, uint32_t n_ops, uint32_t total, uint8_t *took)
+/* An op whose next node is number `taken` of `n`. */
+typedef struct turn {
+    uint32_t op, taken, n;
+} turn;
+
+/* Each op's next node lies at a fraction of its chain, (taken + 1/2) / n: the earliest is next,
+ * ties to the op named first. */
+static bool earlier(const turn *a, const turn *b)
 {
-    uint32_t taken[MOST_OPS] = {0};
-    for (uint32_t k = 0; k < total; k++) {
-        uint32_t best = UINT32_MAX;
-        for (uint32_t i = 0; i < n_ops; i++) /* (taken + 1/2) / n, by cross multiplication */
-            if (taken[i] < n[i] &&
-                (best == UINT32_MAX ||
-                 (uint64_t)(2 * taken[i] + 1) * n[best] < (uint64_t)(2 * taken[best] + 1) * n[i]))
-                best = i;
-        taken[best]++;
-        took[k] = (uint8_t)best;
+    uint64_t mine = (2ull * a->taken + 1) * b->n, theirs = (2ull * b->taken + 1) * a->n;
+    return mine < theirs || (mine == theirs && a->op < b->op);
+}
+
+/* Heap: none is earlier than the one at (i - 1) / 2. Moves the one at `i` down to its place. */
+static void sift(turn *heap, uint32_t n, uint32_t i)
+{
+    for (;;) {
+        uint32_t least = i;
+        for (uint32_t k = 2 * i + 1; k <= 2 * i + 2 && k < n; k++)
+            if (earlier(&heap[k], &heap[least]))
+                least = k;
+        if (least == i)
+            return;
+        turn t = heap[i];
+        heap[i] = heap[least];
+        heap[least] = t;
+        i = least;
     }
 }
 
-static double end_of(const chain c[2], const uint8_t *took)
+/* took[k]: which op runs k-th. */
+static pps_status merge_evenly(arena *mem, const uint32_t *n, uint32_t n_ops, uint32_t *took)
+{
+    turn *heap;
+    uint32_t left = 0, k = 0;
+    PASS_ALLOC(heap, mem, n_ops);
+    for (uint32_t i = 0; i < n_ops; i++)
+        if (n[i] > 0)
+            heap[left++] = (turn){.op = i, .n = n[i]};
+    for (uint32_t i = left; i-- > 0;)
+        sift(heap, left, i);
+    while (left > 0) {
+        took[k++] = heap[0].op;
+        if (++heap[0].taken == heap[0].n)
+            heap[0] = heap[--left];
+        sift(heap, left, 0);
+    }
+    return PPS_OK;
+}
+
+static double end_of(const chain c[2], const uint32_t *took)
 {
     uint32_t done[2] = {0, 0};
     state s = {0};
@@ -200,16 +235,17 @@ static pps_status solve(const pass_cx *cx, arena *mem, const uint32_t *nodes, co
                         struct interleave_memo *m)
 {
     chain c[2];
-    uint8_t *best;
+    uint32_t *best;
     double end, best_end, busy = 0.0;
     PASS_ALLOC(best, mem, n[0] + n[1]);
     PPS_TRY(measure(cx, mem, nodes, n[0], &c[0]));
     PPS_TRY(measure(cx, mem, nodes + n[0], n[1], &c[1]));
-    PPS_TRY(best_merge(mem, c, best, &best_end));
-    merge_evenly(n, 2, n[0] + n[1], m->took);
-    end = end_of(c, m->took);
+    PPS_TRY(merge_evenly(mem, n, 2, m->took));
+    end = best_end = end_of(c, m->took);
+    if ((uint64_t)(n[0] + 1) * (n[1] + 1) <= MOST_CELLS)
+        PPS_TRY(best_merge(mem, c, best, &best_end));
     if (best_end < clearly_shorter * end) {
-        memcpy(m->took, best, n[0] + n[1]);
+        memcpy(m->took, best, (n[0] + n[1]) * sizeof *best);
         end = best_end;
     }
     for (int op = 0; op < 2; op++)
@@ -252,16 +288,12 @@ static pps_status find(pass_cx *cx, const uint32_t *nodes, const uint32_t *n,
 pps_status pass_interleave(pass_cx *cx, const uint32_t *nodes, const uint32_t *n, uint32_t n_ops,
                            uint32_t *ret)
 {
-    uint32_t total = 0, at[MOST_OPS];
-    uint8_t *took;
+    uint32_t total = 0, pair[2], *at = pair, *took;
+    if (n_ops > 2)
+        PASS_ALLOC(at, cx->phase, n_ops);
     for (uint32_t i = 0; i < n_ops; i++) {
-        if (i < MOST_OPS)
-            at[i] = total;
+        at[i] = total;
         total += n[i];
-    }
-    if (n_ops > MOST_OPS) {
-        memcpy(ret, nodes, total * sizeof *ret);
-        return PPS_OK;
     }
     if (n_ops == 2 && n[0] > 0 && n[1] > 0) {
         struct interleave_memo *m;
@@ -271,7 +303,7 @@ pps_status pass_interleave(pass_cx *cx, const uint32_t *nodes, const uint32_t *n
         cx->exposed += m->exposed;
     } else {
         PASS_ALLOC(took, cx->phase, total);
-        merge_evenly(n, n_ops, total, took);
+        PPS_TRY(merge_evenly(cx->phase, n, n_ops, took));
     }
     for (uint32_t k = 0; k < total; k++)
         ret[k] = nodes[at[took[k]]++];

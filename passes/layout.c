@@ -9,6 +9,7 @@
  *   read by another chunk      a binding of its own (BIND_OUT; the reader's BIND_IN)
  *   read by this chunk's BW    SAVE_BW, from F to BW
  *   read by this chunk's BI    SAVE_BI, from F to BI
+ *   c0, c1                     CARRY, CARRIED, of all slices of a microbatch
  *   gradient or h read by BW   HELD, from BI to BW (WORK in a whole B)
  *   parameter under zero 3     its bucket, gathered for a window of the schedule
  *   its gradient, zero 2 or 3  its bucket, summed over a window
@@ -17,6 +18,10 @@
  * A tensor's gradient is the sum of its uses' contributions, outside ones (by link) first, then
  * inside ones in reverse program order, added in one kernel when its producer's turn comes. The
  * sum's order does not depend on the schedule, so neither do the bits.
+ *
+ * Where sequences are split a kernel works on one slice, and ATTENTION becomes ATTENTION_SLICE,
+ * which keeps keys and values for the slices that follow (c0) and sums their gradients (c1). It
+ * copies them there, so they may come from anywhere: another region, another device group.
  *
  * All this is per chunk, not per microbatch.
  */
@@ -49,6 +54,8 @@ typedef struct layout {
     pass_cx *cx;
     uint32_t chunk, b, ep; /* local batch rows of a microbatch; ranks sharing experts */
     const ir_chunk *c;
+    const ir_op *ops;  /* the graph's, as kernels do them */
+    uint32_t n_slices; /* of a microbatch */
     /* by tensor, valid for this chunk's */
     home *homes;
     uint32_t *uses;    /* [n_tensors] gradient contributions from inside */
@@ -61,6 +68,7 @@ typedef struct layout {
     /* by op of the chunk (position) */
     home (*saves)[4];
     uint64_t (*held_h)[4]; /* offsets in HELD */
+    uint64_t *carry_at;    /* offset in CARRY, and in CARRIED */
     uint8_t *runs_bi, *runs_bw;
     /* the program being built */
     pass_program *program;
@@ -108,7 +116,8 @@ static pps_status grow(arena *mem, void **array, uint32_t *cap, uint32_t need, s
 static uint64_t extra_bytes(const layout *l, const ir_op *op, ir_operand operand)
 {
     ir_extent e = ir_op_extra(l->cx->program->graph, op, operand, l->ep);
-    return e.per_row * l->b + e.fixed;
+    uint64_t parts = operand.letter == 'c' ? 1 : l->n_slices;
+    return e.per_row / parts * l->b + e.fixed;
 }
 
 static uint32_t position(const ir_graph *g, ir_range list, uint32_t item)
@@ -122,7 +131,7 @@ static uint32_t position(const ir_graph *g, ir_range list, uint32_t item)
 static const ir_op *op_at(const layout *l, uint32_t i)
 {
     const ir_graph *g = l->cx->program->graph;
-    return &g->ops[g->lists[l->c->ops.begin + i]];
+    return &l->ops[g->lists[l->c->ops.begin + i]];
 }
 
 /* ---- what is kept
@@ -150,12 +159,12 @@ static void find_backward(layout *l)
     const dag_chunk *k = &d->chunks[l->chunk];
     for (uint32_t i = l->c->ops.n; i-- > 0;) {
         const ir_op *op = op_at(l, i);
-        bool arrives = op->kind == IR_CROSS_ENTROPY || op->kind == IR_MSE;
+        bool arrives = op->kind != IR_ROUTER && ir_op_has_loss((ir_op_kind)op->kind);
         for (uint32_t o = 0; o < op->n_out; o++) {
             bool outside = false;
             for (uint32_t j = 0; j < k->out_links.n; j++) {
                 const dag_link *link = &d->links[d->link_lists[k->out_links.begin + j]];
-                outside |= link->tensor == op->out[o] && link->grad;
+                outside |= link->made == op->out[o] && link->grad;
             }
             l->has_d[op->out[o]] = outside || l->uses[op->out[o]] > 0;
             arrives |= l->has_d[op->out[o]];
@@ -335,13 +344,14 @@ static pps_status param_where(layout *l, ir_id param, where_kind kind, where *re
 static plan_kernel describe(const layout *l, uint32_t op_id, ir_phase phase)
 {
     const ir_graph *g = l->cx->program->graph;
-    const ir_op *op = &g->ops[op_id];
+    const ir_op *op = &l->ops[op_id];
     plan_kernel k = {.op = op->kind,
                      .phase = (uint8_t)phase,
                      .graph_op = op_id,
                      .B = l->b,
                      .T = 1,
                      .ep = 1,
+                     .slices = l->n_slices,
                      .teams = IR_NONE,
                      .attrs = op->attrs};
     const ir_tensor *in = op->n_in > 0 ? &g->tensors[op->in[0]] : NULL;
@@ -351,9 +361,15 @@ static plan_kernel describe(const layout *l, uint32_t op_id, ir_phase phase)
         k.T = in->n_dims > 1 ? in->dims[1] : 1;
         if (in->flags & IR_TENSOR_ROWS)
             k.T /= op->attrs.top_k;
+        k.T /= l->n_slices;
     }
     if (out != NULL)
         k.n_out = out->dims[out->n_dims - 1];
+    uint32_t tensor = l->cx->dag->groups[l->cx->dag->chunks[l->chunk].group].tensor;
+    if (op->shared) {
+        k.teams = tensor;
+        k.ep = l->cx->set->teams[tensor].size;
+    }
     if (op->kind == IR_EXPERTS) {
         k.ep = l->ep;
         k.teams = l->cx->dag->chunks[l->chunk].ep_teams;
@@ -372,7 +388,7 @@ static pps_status contribute(layout *l, ir_id t, where *ret)
         uint32_t link = d->link_lists[d->chunks[l->chunk].in_links.begin + k];
         return bind(l, BIND_GRAD_OUT, link, 0, ret);
     }
-    PPS_TRY(new_temp(l, pass_tensor_bytes(l->cx, t, l->chunk), false, ret));
+    PPS_TRY(new_temp(l, pass_grad_bytes(l->cx, t, l->chunk), false, ret));
     l->contrib_list[l->contrib[t].begin + l->contrib[t].n++] = *ret;
     return PPS_OK;
 }
@@ -388,9 +404,10 @@ static pps_status emit_sum(layout *l, ir_id t, where out, const where *parts, ui
                      .B = l->b,
                      .T = 1,
                      .ep = 1,
+                     .slices = l->n_slices,
                      .teams = IR_NONE,
                      .graph_op = l->cx->program->graph->tensors[t].op,
-                     .n = pass_tensor_bytes(l->cx, t, l->chunk) / 4};
+                     .n = pass_grad_bytes(l->cx, t, l->chunk) / 4};
     return push_kernel(l, k, first);
 }
 
@@ -404,7 +421,7 @@ static pps_status gradient(layout *l, ir_id t, bool held, where *ret)
         uint32_t n = 0;
         for (uint32_t j = 0; j < k->out_links.n && n < 256; j++) {
             uint32_t id = d->link_lists[k->out_links.begin + j];
-            if (d->links[id].tensor == t && d->links[id].grad)
+            if (d->links[id].made == t && d->links[id].grad)
                 PPS_TRY(bind(l, BIND_GRAD_IN, id, 0, &parts[n++]));
         }
         for (uint32_t j = 0; j < l->contrib[t].n && n < 256; j++)
@@ -429,7 +446,7 @@ static pps_status emit_op(layout *l, uint32_t i, ir_phase phase, where *values)
     pass_cx *cx = l->cx;
     const ir_graph *g = cx->program->graph;
     uint32_t op_id = g->lists[l->c->ops.begin + i];
-    const ir_op *op = &g->ops[op_id];
+    const ir_op *op = &l->ops[op_id];
     ir_operand list[IR_MAX_OPERANDS];
     where resolved[IR_MAX_OPERANDS];
     uint32_t n = ir_op_operands(op, phase, list);
@@ -478,6 +495,9 @@ static pps_status emit_op(layout *l, uint32_t i, ir_phase phase, where *values)
                 }
                 *r = (where){W_TEMP, (uint32_t)l->held_h[i][a.index], 0};
             }
+            break;
+        case 'c':
+            PPS_TRY(bind(l, a.index == 0 ? BIND_CARRY : BIND_CARRIED, 0, l->carry_at[i], r));
             break;
         case 'x':
             if (wants_grad(l, op->in[a.index]))
@@ -597,7 +617,7 @@ static pps_status finish_program(layout *l, uint64_t *held_bytes)
         k.operands += set->n_operands;
         set->kernels[set->n_kernels++] = k;
         if (k.op != PLAN_KERNEL_SUM)
-            p.flops += ir_op_flops(g, &g->ops[k.graph_op], (ir_phase)k.phase) * l->b;
+            p.flops += ir_op_flops(g, &g->ops[k.graph_op], (ir_phase)k.phase) * l->b / l->n_slices;
     }
     for (uint32_t i = 0; i < l->n_operands; i++) {
         where w = l->operands[i];
@@ -639,6 +659,19 @@ static pps_status finish_program(layout *l, uint64_t *held_bytes)
         return PPS_ERR_SCRIPT;
     }
     return PPS_OK;
+}
+
+/* Where what slices carry lies: keys and values of one op after the other, their gradients alike.
+ */
+static void find_carry(layout *l, pass_chunk *ret)
+{
+    for (uint32_t i = 0; i < l->c->ops.n; i++) {
+        const ir_op *op = op_at(l, i);
+        if (!has_letter(op, IR_PHASE_F, 'c'))
+            continue;
+        l->carry_at[i] = append(&ret->carry_bytes[0], extra_bytes(l, op, (ir_operand){'c', 0}));
+    }
+    ret->carry_bytes[1] = ret->carry_bytes[0];
 }
 
 /* What the pass before left about the chunk's tensors. */
@@ -720,6 +753,7 @@ static pps_status layout_chunk(layout *l, uint32_t c)
     l->ep = d->chunks[c].ep;
     PASS_ALLOC(l->saves, cx->scratch, l->c->ops.n);
     PASS_ALLOC(l->held_h, cx->scratch, l->c->ops.n);
+    PASS_ALLOC(l->carry_at, cx->scratch, l->c->ops.n);
     PASS_ALLOC(l->runs_bi, cx->scratch, l->c->ops.n);
     PASS_ALLOC(l->runs_bw, cx->scratch, l->c->ops.n);
     /* only this chunk's tensors matter: reset those */
@@ -745,6 +779,7 @@ static pps_status layout_chunk(layout *l, uint32_t c)
     }
     PASS_ALLOC(l->contrib_list, cx->scratch, at);
     find_homes(l, chunk);
+    find_carry(l, chunk);
     for (int pass = 0; pass < PPS_PASS_COUNT; pass++)
         chunk->programs[pass].id = IR_NONE;
     PPS_TRY(build(l, chunk, PPS_PASS_F));
@@ -757,10 +792,29 @@ static pps_status layout_chunk(layout *l, uint32_t c)
     return PPS_OK;
 }
 
+/* The ops as kernels do them: the graph's, but for those that go on where the slice before ended.
+ */
+static pps_status kernel_ops(layout *l)
+{
+    const ir_graph *g = l->cx->program->graph;
+    ir_op *ops;
+    l->ops = g->ops;
+    if (l->n_slices == 1)
+        return PPS_OK;
+    PASS_ALLOC(ops, l->cx->scratch, g->n_ops);
+    memcpy(ops, g->ops, g->n_ops * sizeof *ops);
+    for (uint32_t i = 0; i < g->n_ops; i++)
+        if (ops[i].kind == IR_ATTENTION)
+            ops[i].kind = IR_ATTENTION_SLICE;
+    l->ops = ops;
+    return PPS_OK;
+}
+
 pps_status pass_layout(pass_cx *cx)
 {
     const ir_graph *g = cx->program->graph;
-    layout l = {.cx = cx};
+    layout l = {.cx = cx, .n_slices = cx->dag->n_slices};
+    PPS_TRY(kernel_ops(&l));
     PASS_ALLOC(cx->chunks, cx->mem, g->n_chunks);
     PASS_ALLOC(l.homes, cx->scratch, g->n_tensors);
     PASS_ALLOC(l.uses, cx->scratch, g->n_tensors);

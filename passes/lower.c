@@ -72,6 +72,9 @@ static void needs_of(lower *l, uint32_t v)
                     need(l, p->first + m);
         }
     }
+    uint32_t slice = dag_slice_before(d, r, v - r->first);
+    if (slice != IR_NONE)
+        need(l, r->first + slice);
     if (r->kind == PLAN_RECV) {
         uint32_t jit = cx->jit[d->runs[r->pair].first + (v - r->first)];
         if (jit != IR_NONE)
@@ -241,7 +244,7 @@ static pps_status make_step(lower *l, uint32_t v, uint32_t step)
     if (r->kind == PLAN_COMPUTE)
         return compute(l, v, step);
     if (!dag_of_bucket(r) && r->pass != PPS_PASS_F)
-        s->pass = dag_split(d, d->links[r->link].src, v - r->first) ? PPS_PASS_BI : PPS_PASS_B;
+        s->pass = dag_split(d, r->chunk, v - r->first) ? PPS_PASS_BI : PPS_PASS_B;
     uint32_t n = lower_comm_lives(&l->buffers, v, lives);
     for (uint32_t i = 0; i < n; i++)
         PPS_TRY(touch(l, lives[i], step));
@@ -310,7 +313,8 @@ static pps_status place_params(pass_cx *cx, uint32_t group)
     uint64_t data = 0;
     for (uint32_t k = 0; k < set->n_data; k++) {
         set->data[k].offset = data;
-        data += aligned(4ull * set->data[k].row_elems * cx->local_rows[group] * set->n_mb);
+        data += aligned(4ull * (set->data[k].row_elems / p->n_parts) * cx->local_rows[group] *
+                        (set->n_mb / set->n_slices));
     }
     p->data_bytes = data;
     p->act_offset = p->data_offset + data;

@@ -8,13 +8,14 @@
 #include "passes/pass.h"
 
 typedef enum link_family {         /* buffers along a link, in the order of dag.c's picture */
-                           FX_SRC, /* forward, after the exchange at the producer */
+                           FX_SRC, /* forward, behind the border at the producer */
                            F_RECV, /* received */
-                           FX_DST, /* after the exchange at the consumer */
+                           FX_DST, /* behind the border at the consumer */
+                           FX_AGAIN, /* the same once more, for the backward */
                            B_OWN,  /* gradient as the consumer makes it */
-                           BX_DST, /* after the exchange at the consumer */
+                           BX_DST, /* behind the border at the consumer */
                            B_RECV, /* received */
-                           BX_SRC, /* after the exchange at the producer */
+                           BX_SRC, /* behind the border at the producer */
                            LINK_FAMILIES
 } link_family;
 
@@ -32,7 +33,7 @@ typedef struct lower_buffers {
     family *families;
     uint32_t n_families;
     uint32_t *chunk_out;                    /* [n_chunks] first family of its outputs */
-    uint32_t *chunk_save;                   /* [n_chunks] first of SAVE_BI, SAVE_BW, HELD */
+    uint32_t *chunk_save;                   /* [n_chunks] SAVE_BI, SAVE_BW, HELD, CARRY, CARRIED */
     uint32_t *link;                         /* [n_links][LINK_FAMILIES] family, or IR_NONE */
     uint32_t *bucket_params, *bucket_grads; /* [n_buckets] family, or IR_NONE */
     uint32_t *n_lives;                      /* [n_groups] lives of its families */

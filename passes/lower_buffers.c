@@ -6,7 +6,8 @@
  *   value     OUT(src) -> [FX_SRC] -> [F_RECV] -> [FX_DST] -> used by dst
  *   gradient  B_OWN    -> [BX_DST] -> [B_RECV] -> [BX_SRC] -> used by src
  *
- * A bracketed buffer exists where the hop before it does. Buckets own what windows gather and sum.
+ * A bracketed buffer exists where the hop before it does: where a border moves something in this
+ * pass, and where the ends are on different groups. Buckets own what windows gather and sum.
  * Numbers are per group: buffers of one group share nothing with another's.
  */
 #include "passes/lower.h"
@@ -36,14 +37,10 @@ static bool crosses(const dag *d, const dag_link *k)
     return d->chunks[k->src].group != d->chunks[k->dst].group;
 }
 
-static bool at_src(const dag_link *k)
+/* The border at `end` of a link moves something in this pass. */
+static bool moves(const dag_link *k, dag_end end, pps_pass pass)
 {
-    return k->exchange != DAG_NO_EXCHANGE && !k->exchange_at_dst;
-}
-
-static bool at_dst(const dag_link *k)
-{
-    return k->exchange != DAG_NO_EXCHANGE && k->exchange_at_dst;
+    return dag_border_step((ir_border)k->border[end], pass) != PLAN_NONE;
 }
 
 static void link_families(lower_buffers *b, uint32_t id)
@@ -53,26 +50,29 @@ static void link_families(lower_buffers *b, uint32_t id)
     const dag_link *k = &d->links[id];
     uint32_t *f = b->link + (size_t)id * LINK_FAMILIES;
     uint32_t here = d->chunks[k->dst].group, there = d->chunks[k->src].group;
-    uint64_t src = pass_tensor_bytes(cx, k->tensor, k->src);
-    uint64_t dst = pass_tensor_bytes(cx, k->tensor, k->dst);
-    uint64_t wire = at_src(k) ? dst : src; /* what a transfer between the exchanges carries */
+    pass_link_bytes bytes = pass_bytes_of_link(cx, k);
     for (int i = 0; i < LINK_FAMILIES; i++)
         f[i] = IR_NONE;
-    if (at_src(k))
-        f[FX_SRC] = add_family(b, k->dst, there, dst, PLAN_BLOCK_ACT);
+    if (moves(k, DAG_SRC, PPS_PASS_F) && k->carrier == id)
+        f[FX_SRC] = add_family(b, k->dst, there, bytes.wire, PLAN_BLOCK_ACT);
     if (crosses(d, k) && k->carrier == id)
-        f[F_RECV] = add_family(b, k->dst, here, wire, PLAN_BLOCK_ACT);
-    if (at_dst(k))
-        f[FX_DST] = add_family(b, k->dst, here, dst, PLAN_BLOCK_ACT);
+        f[F_RECV] = add_family(b, k->dst, here, bytes.wire, PLAN_BLOCK_ACT);
+    if (moves(k, DAG_DST, PPS_PASS_F))
+        f[FX_DST] = add_family(b, k->dst, here, bytes.used, PLAN_BLOCK_ACT);
+    if (k->b_again != IR_NONE)
+        f[FX_AGAIN] = add_family(b, k->dst, here, bytes.used, PLAN_BLOCK_ACT);
     if (!k->grad)
         return;
-    f[B_OWN] = add_family(b, k->dst, here, dst, PLAN_BLOCK_GRAD);
-    if (at_dst(k))
-        f[BX_DST] = add_family(b, k->dst, here, src, PLAN_BLOCK_GRAD);
+    /* without a way back the gradient has the form that the value had before the border */
+    uint64_t arrived = moves(k, DAG_SRC, PPS_PASS_BI) ? bytes.wire : bytes.made;
+    uint64_t own = moves(k, DAG_DST, PPS_PASS_BI) ? bytes.used : arrived;
+    f[B_OWN] = add_family(b, k->dst, here, own, PLAN_BLOCK_GRAD);
+    if (moves(k, DAG_DST, PPS_PASS_BI))
+        f[BX_DST] = add_family(b, k->dst, here, arrived, PLAN_BLOCK_GRAD);
     if (crosses(d, k))
-        f[B_RECV] = add_family(b, k->dst, there, wire, PLAN_BLOCK_GRAD);
-    if (at_src(k))
-        f[BX_SRC] = add_family(b, k->dst, there, src, PLAN_BLOCK_GRAD);
+        f[B_RECV] = add_family(b, k->dst, there, arrived, PLAN_BLOCK_GRAD);
+    if (moves(k, DAG_SRC, PPS_PASS_BI))
+        f[BX_SRC] = add_family(b, k->dst, there, bytes.made, PLAN_BLOCK_GRAD);
 }
 
 static pps_status bucket_families(lower_buffers *b)
@@ -106,7 +106,7 @@ pps_status lower_buffers_init(lower_buffers *b, pass_cx *cx)
     uint32_t n = d->n_links * LINK_FAMILIES + 2 * d->n_buckets;
     *b = (lower_buffers){.cx = cx};
     for (uint32_t c = 0; c < g->n_chunks; c++)
-        n += g->chunks[c].out.n + 3;
+        n += g->chunks[c].out.n + 5;
     PASS_ALLOC(b->families, cx->phase, n);
     PASS_ALLOC(b->chunk_out, cx->phase, g->n_chunks);
     PASS_ALLOC(b->chunk_save, cx->phase, g->n_chunks);
@@ -121,6 +121,13 @@ pps_status lower_buffers_init(lower_buffers *b, pass_cx *cx)
         b->chunk_save[c] = add_family(b, c, group, cx->chunks[c].save_bi_bytes, PLAN_BLOCK_SAVE);
         add_family(b, c, group, cx->chunks[c].save_bw_bytes, PLAN_BLOCK_HELD);
         add_family(b, c, group, cx->chunks[c].held_bytes, PLAN_BLOCK_HELD);
+        for (int i = 0; i < 2; i++) /* one for all slices of a microbatch */
+            add_lives(b, (family){.bytes = cx->chunks[c].carry_bytes[i],
+                                  .group = group,
+                                  .n = dag_n_mb(d, c) / d->n_slices,
+                                  .bucket = IR_NONE,
+                                  .per = d->n_slices,
+                                  .what = PLAN_BLOCK_CARRY});
     }
     for (uint32_t l = 0; l < d->n_links; l++)
         link_families(b, l);
@@ -140,25 +147,35 @@ static uint32_t made_by(const lower_buffers *b, const dag_link *k, uint32_t mb)
     return b->families[b->chunk_out[k->src] + k->src_out].base + mb;
 }
 
-/* A link's value before an exchange at its consumer: what the producer's side hands over. */
+/* A link's value where it leaves the producer's side. */
+static uint32_t value_leaving(const lower_buffers *b, uint32_t link, uint32_t mb)
+{
+    const dag_link *k = &b->cx->dag->links[link];
+    return moves(k, DAG_SRC, PPS_PASS_F) ? link_life(b, k->carrier, FX_SRC, mb) : made_by(b, k, mb);
+}
+
+/* A link's value before the border at its consumer: what the producer's side hands over. */
 static uint32_t value_arrived(const lower_buffers *b, uint32_t link, uint32_t mb)
 {
     const dag_link *k = &b->cx->dag->links[link];
     if (crosses(b->cx->dag, k))
         return link_life(b, k->carrier, F_RECV, mb);
-    return at_src(k) ? link_life(b, link, FX_SRC, mb) : made_by(b, k, mb);
+    return value_leaving(b, link, mb);
 }
 
-static uint32_t value_used(const lower_buffers *b, uint32_t link, uint32_t mb)
+static uint32_t value_used(const lower_buffers *b, uint32_t link, pps_pass pass, uint32_t mb)
 {
-    return at_dst(&b->cx->dag->links[link]) ? link_life(b, link, FX_DST, mb)
-                                            : value_arrived(b, link, mb);
+    if (pass != PPS_PASS_F && b->cx->dag->links[link].b_again != IR_NONE)
+        return link_life(b, link, FX_AGAIN, mb);
+    return moves(&b->cx->dag->links[link], DAG_DST, PPS_PASS_F) ? link_life(b, link, FX_DST, mb)
+                                                                : value_arrived(b, link, mb);
 }
 
-/* A link's gradient after an exchange at its consumer, before one at its producer. */
+/* A link's gradient behind the border at its consumer, before the one at its producer. */
 static uint32_t grad_leaving(const lower_buffers *b, uint32_t link, uint32_t mb)
 {
-    return link_life(b, link, at_dst(&b->cx->dag->links[link]) ? BX_DST : B_OWN, mb);
+    bool moved = moves(&b->cx->dag->links[link], DAG_DST, PPS_PASS_BI);
+    return link_life(b, link, moved ? BX_DST : B_OWN, mb);
 }
 
 static uint32_t grad_arrived(const lower_buffers *b, uint32_t link, uint32_t mb)
@@ -169,8 +186,8 @@ static uint32_t grad_arrived(const lower_buffers *b, uint32_t link, uint32_t mb)
 
 static uint32_t grad_used(const lower_buffers *b, uint32_t link, uint32_t mb)
 {
-    return at_src(&b->cx->dag->links[link]) ? link_life(b, link, BX_SRC, mb)
-                                            : grad_arrived(b, link, mb);
+    return moves(&b->cx->dag->links[link], DAG_SRC, PPS_PASS_BI) ? link_life(b, link, BX_SRC, mb)
+                                                                 : grad_arrived(b, link, mb);
 }
 
 uint32_t lower_bind_life(const lower_buffers *b, const pass_bind *bind, uint32_t chunk,
@@ -179,7 +196,8 @@ uint32_t lower_bind_life(const lower_buffers *b, const pass_bind *bind, uint32_t
     const dag *d = b->cx->dag;
     switch ((pass_bind_kind)bind->what) {
     case BIND_IN:
-        return value_used(b, d->link_lists[d->chunks[chunk].in_links.begin + bind->index], mb);
+        return value_used(b, d->link_lists[d->chunks[chunk].in_links.begin + bind->index], pass,
+                          mb);
     case BIND_OUT:
         return b->families[b->chunk_out[chunk] + bind->index].base + mb;
     case BIND_GRAD_IN:
@@ -192,6 +210,10 @@ uint32_t lower_bind_life(const lower_buffers *b, const pass_bind *bind, uint32_t
         return b->families[b->chunk_save[chunk] + 1].base + mb;
     case BIND_HELD:
         return b->families[b->chunk_save[chunk] + 2].base + mb;
+    case BIND_CARRY:
+    case BIND_CARRIED:
+        return b->families[b->chunk_save[chunk] + 3 + (bind->what == BIND_CARRIED)].base +
+               mb / d->n_slices;
     case BIND_PARAMS:
         return b->families[b->bucket_params[bind->index]].base +
                pass_gather_window(b->cx, bind->index, chunk, pass, mb);
@@ -229,21 +251,26 @@ uint32_t lower_comm_lives(const lower_buffers *b, uint32_t node, uint32_t ret[3]
         return 1;
     }
     if (r->kind == PLAN_SEND) {
-        ret[0] = !forward    ? grad_leaving(b, r->link, mb)
-                 : at_src(k) ? link_life(b, r->link, FX_SRC, mb)
-                             : made_by(b, k, mb);
+        ret[0] = forward ? value_leaving(b, r->link, mb) : grad_leaving(b, r->link, mb);
         return 1;
     }
-    if (k->exchange_at_dst) {
+    dag_end end = dag_end_of(d, d->node_run[node]);
+    if (k->b_again == d->node_run[node]) {
+        ret[0] = value_arrived(b, r->link, mb);
+        ret[1] = link_life(b, r->link, FX_AGAIN, mb);
+        return 2;
+    }
+    if (end == DAG_DST) {
         ret[0] = forward ? value_arrived(b, r->link, mb) : link_life(b, r->link, B_OWN, mb);
         ret[1] = link_life(b, r->link, forward ? FX_DST : BX_DST, mb);
     } else {
         ret[0] = forward ? made_by(b, k, mb) : grad_arrived(b, r->link, mb);
         ret[1] = link_life(b, r->link, forward ? FX_SRC : BX_SRC, mb);
     }
-    if (r->kind == PLAN_COUNTS)
+    if (r->kind != PLAN_ALL_TO_ALL)
         return 2;
-    uint32_t sharded = k->exchange_at_dst ? k->dst : k->src;
-    ret[2] = link_life(b, pass_counts_link(d, sharded, k->tensor), FX_DST, mb);
+    uint32_t counts = end == DAG_DST ? pass_counts_link(d, k->dst, k->tensor)
+                                     : pass_counts_link(d, k->src, k->made);
+    ret[2] = link_life(b, counts, FX_DST, mb);
     return 3;
 }

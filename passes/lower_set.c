@@ -41,6 +41,9 @@ pps_status lower_tables(pass_cx *cx)
     set->n_groups = d->n_groups;
     set->n_ranks = d->n_ranks;
     set->n_mb = d->n_mb;
+    set->n_slices = d->n_slices;
+    if (d->slice_tag != NULL)
+        PPS_TRY(copy_text(cx->mem, d->slice_tag, &set->slice_tag));
     set->train = p->train;
     set->n_nodes = d->n_alive;
     set->n_edges = d->n_node_edges > UINT32_MAX ? UINT32_MAX : (uint32_t)d->n_node_edges;
@@ -89,7 +92,7 @@ pps_status lower_tables(pass_cx *cx)
             for (uint32_t i = 0; i < g->chunks[k].ops.n; i++) {
                 const ir_op *op = &g->ops[g->lists[g->chunks[k].ops.begin + i]];
                 c = d->mb_class[m] * d->n_model_chunks + k;
-                if (op->kind == IR_ROUTER || op->kind == IR_CROSS_ENTROPY || op->kind == IR_MSE)
+                if (ir_op_has_loss((ir_op_kind)op->kind))
                     set->losses[at++] =
                         (plan_loss_slot){.group = d->chunks[c].group, .aux = op->kind == IR_ROUTER};
             }
@@ -106,14 +109,31 @@ static uint64_t row_bytes(const ir_graph *g, ir_id tensor)
     return 4ull * t->dims[t->n_dims - 1];
 }
 
-/* Bytes a hop's payload has (an exchange of rows: at most). */
-static uint64_t hop_bytes(const pass_cx *cx, const dag_run *r, const dag_link *k)
+/* Bytes a hop's payload has: of expert rows at most, as they arrive; of what a team shares all. */
+static uint64_t hop_bytes(const pass_cx *cx, uint32_t run, const dag_link *k)
 {
-    bool at_src = k->exchange != DAG_NO_EXCHANGE && !k->exchange_at_dst;
-    bool forward = r->pass == PPS_PASS_F;
+    const dag_run *r = &cx->dag->runs[run];
+    pass_link_bytes bytes = pass_bytes_of_link(cx, k);
+    bool forward = r->pass == PPS_PASS_F, at_dst;
     if (r->kind == PLAN_SEND || r->kind == PLAN_RECV)
-        return pass_tensor_bytes(cx, k->tensor, at_src ? k->dst : k->src);
-    return pass_tensor_bytes(cx, k->tensor, forward ? k->dst : k->src);
+        return bytes.wire;
+    at_dst = dag_end_of(cx->dag, run) == DAG_DST;
+    uint64_t outer = at_dst ? bytes.used : bytes.made;
+    if (r->kind != PLAN_ALL_TO_ALL && r->kind != PLAN_COUNTS)
+        return outer > bytes.wire ? outer : bytes.wire;
+    return forward == at_dst ? outer : bytes.wire;
+}
+
+/* Bytes of one rank's positions of one batch row, at a border that shares them out. */
+static uint32_t positions_bytes(const dag *d, uint32_t run, const dag_link *k)
+{
+    const ir_tensor *a = &d->graph->tensors[k->wire];
+    const ir_tensor *b = &d->graph->tensors[dag_end_of(d, run) == DAG_DST ? k->tensor : k->made];
+    const ir_tensor *part = a->dims[1] < b->dims[1] ? a : b;
+    uint32_t elems = 1;
+    for (uint32_t i = 1; i < part->n_dims; i++)
+        elems *= part->dims[i];
+    return 4 * elems;
 }
 
 pps_status lower_works(pass_cx *cx, uint32_t **ret)
@@ -148,14 +168,20 @@ pps_status lower_works(pass_cx *cx, uint32_t **ret)
                 w.bytes = d->buckets[r->chunk].bytes;
         } else {
             const dag_link *k = &d->links[r->link];
-            uint32_t sharded = k->exchange_at_dst ? k->dst : k->src;
-            w.bytes = hop_bytes(cx, r, k);
+            bool at_dst = dag_end_of(d, i) == DAG_DST;
+            w.bytes = hop_bytes(cx, i, k);
             if (r->kind == PLAN_SEND || r->kind == PLAN_RECV) {
                 w.peer_group = d->runs[r->pair].group;
+            } else if (r->kind == PLAN_SHIFT) {
+                w.shift = g->tensors[k->tensor].shift;
             } else if (r->kind == PLAN_COUNTS) {
                 w.experts = g->tensors[k->tensor].dims[0];
-            } else {
-                uint32_t counts = pass_counts_link(d, sharded, k->tensor);
+            } else if (r->kind == PLAN_SEQ_SCATTER || r->kind == PLAN_SEQ_GATHER ||
+                       r->kind == PLAN_SEQ_TAKE) {
+                w.width = positions_bytes(d, i, k);
+            } else if (r->kind == PLAN_ALL_TO_ALL) {
+                uint32_t counts =
+                    pass_counts_link(d, at_dst ? k->dst : k->src, at_dst ? k->tensor : k->made);
                 w.experts = g->tensors[d->links[counts].tensor].dims[0];
                 w.width = (uint32_t)row_bytes(g, k->tensor);
             }

@@ -66,7 +66,8 @@ double machine_compute(const pass_cx *cx, uint32_t chunk, ir_phase phase)
         rate = or_default(cx->options->machine->flops, rate);
     for (uint32_t i = 0; i < ops.n; i++)
         flops += ir_op_flops(g, &g->ops[g->lists[ops.begin + i]], phase);
-    return flops * cx->local_rows[cx->dag->chunks[chunk].group] / rate;
+    flops *= cx->local_rows[cx->dag->chunks[chunk].group]; /* slices: a share each, on average */
+    return flops / cx->dag->n_slices / rate;
 }
 
 double machine_hop(const pass_cx *cx, const dag_run *r)
@@ -75,8 +76,34 @@ double machine_hop(const pass_cx *cx, const dag_run *r)
     if (r->link == IR_NONE)
         return m->latency;
     const dag_link *k = &cx->dag->links[r->link];
-    /* the side where rows lie with their tokens: what moves on average, not the worst case */
-    uint32_t chunk = k->exchange != DAG_NO_EXCHANGE && !k->exchange_at_dst ? k->dst : k->src;
-    return m->latency + (double)pass_tensor_bytes(cx, k->tensor, chunk) /
-                            or_default(m->bytes, machine_default.bytes);
+    pass_link_bytes bytes = pass_bytes_of_link(cx, k);
+    double n, all = (double)(bytes.used > bytes.made ? bytes.used : bytes.made);
+    double rate = or_default(m->bytes, machine_default.bytes);
+    switch ((plan_step_kind)r->kind) {
+    case PLAN_SEQ_TAKE:
+        return 0.0;
+    case PLAN_SUM: /* a scatter and a gather */
+        n = cx->set->teams[r->teams].size;
+        return m->latency + 2.0 * all * (n - 1) / n / rate;
+    case PLAN_SEQ_SCATTER:
+    case PLAN_SEQ_GATHER:
+    case PLAN_STATS:
+        n = cx->set->teams[r->teams].size;
+        return m->latency + all * (n - 1) / n / rate;
+    case PLAN_SEND:
+    case PLAN_RECV:
+    case PLAN_COUNTS:
+    case PLAN_ALL_TO_ALL:
+    case PLAN_SHIFT:
+    case PLAN_COMPUTE:
+    case PLAN_ALL_REDUCE:
+    case PLAN_UPDATE:
+    case PLAN_REDUCE_SCATTER:
+    case PLAN_ALL_GATHER:
+    case PLAN_CLEAR:
+    case PLAN_STEP_KIND_COUNT:
+        break;
+    }
+    /* between the borders rows lie with their tokens: what moves on average, not the worst case */
+    return m->latency + (double)bytes.wire / rate;
 }

@@ -43,6 +43,12 @@ bool pass_match_chunk(const pass_cx *cx, const ir_filter *f, uint32_t chunk, pas
             ret->mb = t;
             continue;
         }
+        if (cx->dag->slice_tag != NULL && strcmp(t->tag, cx->dag->slice_tag) == 0) {
+            if (t->kind == PPS_TERM_ABSENT)
+                return false;
+            ret->slice = t;
+            continue;
+        }
         const ir_tag *found = NULL;
         for (uint32_t k = 0; k < set->n; k++)
             if (strcmp(g->tags[set->begin + k].name, t->tag) == 0)

@@ -40,6 +40,9 @@ static void entry_text(const order_cx *o, const ir_entry *e, char *buffer, size_
     static const char *const passes[] = {"F", "B", "BI", "BW"};
     if (e->general)
         pass_filter_text(o->cx, &o->cx->program->filters[e->filter], buffer, n);
+    else if (e->slice > 0)
+        snprintf(buffer, n, "%s(%u, %u, %s=%u)", passes[e->pass], e->stage, e->mb,
+                 o->cx->dag->slice_tag, e->slice - 1);
     else
         snprintf(buffer, n, "%s(%u, %u)", passes[e->pass], e->stage, e->mb);
 }
@@ -66,13 +69,26 @@ static pps_diag *entry_diag(const order_cx *o, const ir_row *row, const ir_entry
     return diag;
 }
 
-/* Microbatches [*first, *first + *n) or the set of `term`. */
-typedef struct entry_mbs {
-    const uint32_t *set;
-    uint32_t first, n;
-} entry_mbs;
+/* A unit that no split makes. */
+static pps_status no_unit(const order_cx *o, const ir_row *row, const ir_entry *e,
+                          pass_unit_index at)
+{
+    const dag *d = o->cx->dag;
+    const ir_program *p = o->cx->program;
+    bool of_mb = at.mb >= d->n_mb / d->n_slices;
+    const char *what = of_mb ? "microbatch" : "slice";
+    uint32_t split = of_mb ? d->split : d->sequence_split;
+    pps_diag *diag =
+        entry_diag(o, row, e, 205, "%s %u does not exist", what, of_mb ? at.mb : at.slice);
+    if (split != IR_NONE)
+        pps_diag_also(diag, p->directives[split].source->span, "this split makes %s%s 0 to %u",
+                      what, of_mb ? "es" : "s", (of_mb ? d->n_mb / d->n_slices : d->n_slices) - 1);
+    else
+        pps_diag_note(diag, "nothing splits the batch: there is one microbatch, 0");
+    return pps_diag_done(diag);
+}
 
-static pps_status entry_chunks(order_cx *o, const ir_row *row, const ir_entry *e, entry_mbs *mbs,
+static pps_status entry_chunks(order_cx *o, const ir_row *row, const ir_entry *e, pass_units *units,
                                pps_pass *ret_pass)
 {
     pass_cx *cx = o->cx;
@@ -81,7 +97,6 @@ static pps_status entry_chunks(order_cx *o, const ir_row *row, const ir_entry *e
     o->n_matched = 0;
     *ret_pass = (pps_pass)e->pass;
     if (!e->general) {
-        *mbs = (entry_mbs){NULL, e->mb, 1};
         if (e->stage < o->n_stages) {
             ir_range list = o->stage_chunks[e->stage];
             for (uint32_t i = 0; i < list.n; i++) {
@@ -93,18 +108,20 @@ static pps_status entry_chunks(order_cx *o, const ir_row *row, const ir_entry *e
     } else {
         const ir_filter *f = &cx->program->filters[e->filter];
         pass_match m = {0};
-        *mbs = (entry_mbs){NULL, 0, cx->dag->n_mb};
         bool has_pass = false;
-        for (uint32_t c = 0; c < g->n_chunks; c++)
+        /* who names one stage can mean its chunks alone */
+        bool of_stage = e->stage != IR_NONE && e->stage < o->n_stages;
+        uint32_t n = of_stage ? o->stage_chunks[e->stage].n : g->n_chunks;
+        for (uint32_t i = 0; i < n; i++) {
+            uint32_t c = of_stage ? o->chunk_list[o->stage_chunks[e->stage].begin + i] : i;
             if (pass_match_chunk(cx, f, c, &m))
                 o->matched[o->n_matched++] = c;
+        }
         for (uint32_t i = 0; i < f->n; i++) {
             const ir_term *t = &cx->program->terms[f->begin + i];
             if (t->kind == PPS_TERM_PASS) {
                 *ret_pass = (pps_pass)t->pass;
                 has_pass = true;
-            } else if (t->kind == PPS_TERM_SET && strcmp(t->tag, cx->dag->mb_tag) == 0) {
-                *mbs = (entry_mbs){cx->program->ints + t->begin, 0, t->n};
             }
         }
         if (!has_pass)
@@ -120,27 +137,20 @@ static pps_status entry_chunks(order_cx *o, const ir_row *row, const ir_entry *e
                              o->n_stages - 1, e->stage);
         return pps_diag_done(diag);
     }
-    for (uint32_t i = 0; i < mbs->n; i++) {
-        uint32_t mb = mbs->set != NULL ? mbs->set[i] : mbs->first + i;
-        if (mb < cx->dag->n_mb)
-            continue;
-        pps_diag *diag = entry_diag(o, row, e, 205, "microbatch %u does not exist", mb);
-        if (cx->dag->split != IR_NONE)
-            pps_diag_also(diag, cx->program->directives[cx->dag->split].source->span,
-                          "this split makes microbatches 0 to %u", cx->dag->n_mb - 1);
-        else
-            pps_diag_note(diag, "nothing splits the batch: there is one microbatch, 0");
-        return pps_diag_done(diag);
-    }
+    *units = pass_entry_units(cx, e, *ret_pass);
+    for (uint32_t i = 0; i < pass_n_units(units); i++)
+        if (pass_unit(cx, units, i) == IR_NONE)
+            return no_unit(o, row, e, pass_unit_at(units, i));
     return PPS_OK;
 }
 
-/* Does the chunk's class have one of these microbatches? */
-static bool runs_any(const dag *d, uint32_t chunk, const entry_mbs *mbs)
+/* Does the chunk's class have one of these units? */
+static bool runs_any(const pass_cx *cx, uint32_t chunk, const pass_units *units)
 {
+    const dag *d = cx->dag;
     bool any = d->n_classes == 1;
-    for (uint32_t k = 0; k < mbs->n && !any; k++)
-        any = dag_mb_index(d, chunk, mbs->set != NULL ? mbs->set[k] : mbs->first + k) != IR_NONE;
+    for (uint32_t k = 0; k < pass_n_units(units) && !any; k++)
+        any = dag_mb_index(d, chunk, pass_unit(cx, units, k)) != IR_NONE;
     return any;
 }
 
@@ -162,16 +172,16 @@ static pps_status mark_split(order_cx *o, const ir_row *row, uint32_t index, uin
     pass_cx *cx = o->cx;
     dag *d = cx->dag;
     const ir_entry *e = &cx->program->entries[index];
-    entry_mbs mbs;
+    pass_units units;
     pps_pass pass;
     if (e->comm != PPS_COMM_NONE)
         return PPS_OK;
-    PPS_TRY(entry_chunks(o, row, e, &mbs, &pass));
+    PPS_TRY(entry_chunks(o, row, e, &units, &pass));
     if (pass == PPS_PASS_F)
         return PPS_OK;
     for (uint32_t i = 0; i < o->n_matched; i++)
-        for (uint32_t k = 0; k < mbs.n; k++) {
-            uint32_t mb = mbs.set != NULL ? mbs.set[k] : mbs.first + k;
+        for (uint32_t k = 0; k < pass_n_units(&units); k++) {
+            uint32_t mb = pass_unit(cx, &units, k);
             uint32_t turn = dag_mb_index(d, o->matched[i], mb);
             size_t at = (size_t)o->matched[i] * d->n_mb + turn;
             if (turn == IR_NONE)
@@ -184,7 +194,7 @@ static pps_status mark_split(order_cx *o, const ir_row *row, uint32_t index, uin
                     dag_stage(d->graph, o->matched[i]) == IR_NONE
                         ? 0
                         : dag_stage(d->graph, o->matched[i]),
-                    mb);
+                    mb / d->n_slices);
                 pps_diag_label(diag, pass == PPS_PASS_B ? "whole here" : "split here");
                 pps_diag_also(diag, entry_span(o, &cx->program->entries[other[at]]),
                               pass == PPS_PASS_B ? "split here" : "whole here");
@@ -264,12 +274,12 @@ static pps_status entry_nodes(order_cx *o, uint32_t row_index, uint32_t index, u
     dag *d = cx->dag;
     const ir_row *row = &cx->program->rows[row_index];
     const ir_entry *e = &cx->program->entries[index];
-    entry_mbs mbs;
+    pass_units units;
     pps_pass pass;
-    PPS_TRY(entry_chunks(o, row, e, &mbs, &pass));
+    PPS_TRY(entry_chunks(o, row, e, &units, &pass));
     for (uint32_t i = 0; i < o->n_matched; i++) {
         uint32_t here = d->chunks[o->matched[i]].group;
-        if (!runs_any(d, o->matched[i], &mbs))
+        if (!runs_any(cx, o->matched[i], &units))
             continue;
         if (*group == IR_NONE)
             *group = here;
@@ -278,8 +288,8 @@ static pps_status entry_nodes(order_cx *o, uint32_t row_index, uint32_t index, u
     }
     if (e->comm != PPS_COMM_NONE)
         return PPS_OK; /* transfers: transfer_order.c */
-    for (uint32_t k = 0; k < mbs.n; k++) {
-        uint32_t mb = mbs.set != NULL ? mbs.set[k] : mbs.first + k;
+    for (uint32_t k = 0; k < pass_n_units(&units); k++) {
+        uint32_t mb = pass_unit(cx, &units, k);
         for (uint32_t i = 0; i < o->n_matched; i++) {
             uint32_t chunk = o->matched[pass == PPS_PASS_F ? i : o->n_matched - 1 - i];
             uint32_t node = compute_node(d, chunk, pass, mb);

@@ -21,9 +21,18 @@ typedef enum pass_bind_kind {
     BIND_SAVE_BW,  /* F to BW */
     BIND_HELD,     /* BI to BW */
     BIND_WORK,     /* within the step */
+    BIND_CARRY,    /* c0 of this microbatch's slices: keys and values */
+    BIND_CARRIED,  /* c1: their gradients */
     BIND_PARAMS,   /* parameters of bucket `index`, gathered for a window */
     BIND_GRADS,    /* gradients of bucket `index`, of a window */
 } pass_bind_kind;
+
+typedef struct pass_param_share { /* what a rank of a tensor team has of a parameter */
+    bool cut;                     /* one slice of `dim`, of each of `blocks` equal parts of it */
+    uint8_t dim;
+    uint32_t blocks;
+    bool parts; /* its gradient is a part of a sum over the team */
+} pass_param_share;
 
 typedef struct pass_program {
     uint32_t id;    /* in plan_set.programs, IR_NONE: nothing to run */
@@ -31,14 +40,15 @@ typedef struct pass_program {
     uint64_t work_bytes;
 } pass_program;
 
-typedef struct pass_chunk { /* layout of a chunk, for one microbatch on one rank */
+typedef struct pass_chunk { /* layout of a chunk, for one unit on one rank */
     pass_program programs[PPS_PASS_COUNT];
     uint64_t save_bi_bytes, save_bw_bytes, held_bytes;
-    uint32_t
-        loss_first; /* first loss slot of microbatch 0; the next microbatch's are n_loss_step on */
+    uint64_t carry_bytes[2]; /* c0, c1: for all slices of a microbatch */
+    uint32_t loss_first;     /* first loss slot of unit 0; the next unit's are n_loss_step on */
 } pass_chunk;
 
 enum { PASS_MEMOS = 256 };
+enum { PASS_CUT_EXPERT, PASS_CUT_TENSOR }; /* plan_param.cuts: what each is */
 
 typedef struct pass_cx {
     pps_state *st;
@@ -88,7 +98,11 @@ typedef struct pass_cx {
     uint32_t n_binds, cap_binds;
     plan_set *set; /* grows from layout on */
     uint32_t cap_programs, cap_kernels, cap_operands;
-    uint32_t n_loss_step; /* loss slots per microbatch */
+    uint32_t n_loss_step; /* loss slots per unit */
+
+    /* tensor */
+    struct pass_param_share *param_shares; /* [n_params]; NULL: no tensor directive */
+    uint32_t *group_tensor;                /* [n_groups] a tensor directive about it */
 
     /* teams */
     uint32_t cap_teams, cap_team_ranks;
@@ -106,11 +120,31 @@ typedef struct pass_cx {
 /* match.c: filters against chunks. True when `f` can match chunk `c` (its tags), whatever the
  * microbatch and pass; *ret_mbs and *ret_passes say what it asks of those (NULL: any). */
 typedef struct pass_match {
-    const ir_term *mb;   /* term on the split tag, or NULL */
-    const ir_term *pass; /* term on PASS, or NULL */
+    const ir_term *mb;    /* term on the tag of microbatches, or NULL */
+    const ir_term *slice; /* term on the tag of their slices, or NULL */
+    const ir_term *pass;  /* term on PASS, or NULL */
     const ir_term *comm;
 } pass_match;
 bool pass_match_chunk(const pass_cx *cx, const ir_filter *f, uint32_t chunk, pass_match *ret);
+/* units.c: the units of work (ir/dag.h) that an entry of a row names, in the order in which it runs
+ * them: microbatches ascending, in each the slices ascending forward and descending backward. */
+typedef struct pass_units {
+    const uint32_t *mb_set, *slice_set; /* NULL: consecutive, from mb_first and slice_first on */
+    uint32_t mb_first, n_mbs, slice_first, n_slices;
+    bool back;
+} pass_units;
+pass_units pass_entry_units(const pass_cx *cx, const ir_entry *e, pps_pass pass);
+static inline uint32_t pass_n_units(const pass_units *u)
+{
+    return u->n_mbs * u->n_slices;
+}
+/* The k-th; IR_NONE where the split does not make it. */
+uint32_t pass_unit(const pass_cx *cx, const pass_units *u, uint32_t k);
+/* Its indices as the entry says them. */
+typedef struct pass_unit_index {
+    uint32_t mb, slice;
+} pass_unit_index;
+pass_unit_index pass_unit_at(const pass_units *u, uint32_t k);
 pps_status pass_capacity(pass_cx *cx); /* capacity.c, part of the shard pass */
 /* teams.c: numbers in plan_set.teams. Groups come first, each one team, with their own numbers. */
 pps_status pass_teams_add(pass_cx *cx, const uint32_t *ranks, uint32_t n_ranks, uint32_t size,
@@ -132,6 +166,9 @@ pps_status pass_teams_gradients(pass_cx *cx, const uint32_t *groups, uint32_t n_
 /* Per rank of a group: plan_set.rank_replica, .rank_part and .rank_speaks. */
 pps_status pass_rank_roles(pass_cx *cx, uint32_t group, uint32_t *ret_replica, uint32_t *ret_part,
                            bool *ret_speaks);
+/* tensor.c: the gradient of a parameter is the sum over one tensor team that is the whole group, so
+ * that it needs no `replicate`. */
+bool pass_team_sums(const pass_cx *cx, uint32_t group, uint32_t param);
 /* Elements of a parameter that one rank holds. */
 uint64_t pass_held_elems(const pass_cx *cx, uint32_t param);
 
@@ -207,9 +244,16 @@ pps_status memory_place(arena *scratch, memory_life *lives, const uint32_t *orde
                         uint32_t n_streams, uint64_t *ret_bytes, uint64_t *ret_max_live);
 
 /* sizes.c: cx->local_rows (E0210 where the batch does not divide); bytes of `tensor` as `chunk`
- * holds it, for one microbatch on one rank. */
+ * holds it, for one microbatch on one rank, and of the gradient for it that a chunk makes: the form
+ * before those borders that have no way back. */
 pps_status pass_local_rows(pass_cx *cx);
 uint64_t pass_tensor_bytes(const pass_cx *cx, ir_id tensor, uint32_t chunk);
+uint64_t pass_grad_bytes(const pass_cx *cx, ir_id tensor, uint32_t chunk);
+/* A link's value as its producer makes it, between the borders of its ends, and as it is used. */
+typedef struct pass_link_bytes {
+    uint64_t made, wire, used;
+} pass_link_bytes;
+pass_link_bytes pass_bytes_of_link(const pass_cx *cx, const dag_link *k);
 
 #define PASS_ALLOC(ptr, arena_, count)                                       \
     do {                                                                     \

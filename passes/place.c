@@ -165,7 +165,7 @@ static pps_status apply(placing *w, uint32_t directive)
         pass_match m;
         if (!pass_match_chunk(cx, &s->filter, c, &m))
             continue;
-        if (m.pass != NULL || m.comm != NULL)
+        if (m.slice != NULL || m.pass != NULL || m.comm != NULL)
             return pps_diag_done(pass_diag(cx, s, s->source->subject_span, 419,
                                            "place names regions and microbatches, not passes: %s",
                                            pass_filter_text(cx, &s->filter, text, sizeof text)));
@@ -250,6 +250,7 @@ pps_status pass_place(pass_cx *cx)
                                    .place = IR_NONE,
                                    .replicate = IR_NONE,
                                    .shard = IR_NONE,
+                                   .sequence = IR_NONE,
                                    .ep = 1,
                                    .ep_teams = IR_NONE,
                                    .f = IR_NONE,
@@ -265,7 +266,7 @@ pps_status pass_place(pass_cx *cx)
         }
     if (last == NULL)
         return PPS_OK;
-    w.n_mb = w.by_mb ? d->n_mb : 1;
+    w.n_mb = w.by_mb ? d->n_mb / d->n_slices : 1;
     PASS_ALLOC(w.placed, cx->scratch, (size_t)w.n_mb * w.n_chunks);
     memset(w.placed, 0xff, (size_t)w.n_mb * w.n_chunks * sizeof *w.placed);
     for (uint32_t i = 0; i < p->n_directives; i++)

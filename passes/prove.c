@@ -5,6 +5,8 @@
  *   here             every number in a plan names something; waits point backward
  *   prove_match.c    sends meet their receives, collectives agree, all in one order per stream
  *   prove_once.c     every pass of every microbatch runs once
+ *   prove_slices.c   slices of a sequence follow on each other
+ *   prove_rounds.c   rounds of attention have their own keys
  *   prove_teams.c    gradients are summed over all that have a share, experts exchanged in one way
  *   prove_hang.c     no step waits for ever, under rendezvous or under buffered sends
  *   prove_memory.c   steps find in their buffers what belongs there; bytes are used again in time
@@ -322,6 +324,11 @@ static pps_status prove(prover *p)
         n_steps += set->plans[g].n_steps;
     if (n_steps > UINT32_MAX)
         return PPS_ERR_LIMIT;
+    if (set->n_mb == 0 || set->n_slices == 0 || set->n_mb % set->n_slices != 0) {
+        pps_span none = {0};
+        return pps_error(p->st, none, 520, "%u units do not divide into %u slices", set->n_mb,
+                         set->n_slices);
+    }
     PPS_TRY(check_teams(p));
     PPS_TRY(check_works(p));
     PASS_ALLOC(kinds, p->mem, set->n_works);
@@ -332,6 +339,8 @@ static pps_status prove(prover *p)
     arena_done(p->mem);
     PPS_TRY(prove_once(p));
     PPS_TRY(prove_teams(p));
+    PPS_TRY(prove_slices(p));
+    PPS_TRY(prove_rounds(p));
     arena_done(p->mem);
     PPS_TRY(prove_roles_init(p));
     PPS_TRY(prove_buckets_init(p));

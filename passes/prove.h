@@ -43,6 +43,7 @@ typedef struct prover {
 typedef enum prove_role {
     PROVE_READS = 1,  /* what an earlier step wrote */
     PROVE_WRITES = 2, /* alone: what lies there before does not matter */
+    PROVE_BEGINS = 4, /* with both: or is the first, and there is nothing before */
 } prove_role;
 /* A letter of plan_bindings_of. */
 static inline uint8_t prove_role_of(char letter)
@@ -77,6 +78,11 @@ pps_status prove_teams(const prover *p);
 
 /* prove_once.c: every chunk runs each of its passes once per microbatch. E0518, E0521. */
 pps_status prove_once(const prover *p);
+
+/* prove_rounds.c: every round of attention has the keys that it believes to have. E0527. */
+pps_status prove_rounds(const prover *p);
+/* prove_slices.c: what slices of a microbatch carry from one to the next, in every plan. E0524. */
+pps_status prove_slices(const prover *p);
 
 /* prove_clock.c: what is known to be over when a step begins, from streams and waits alone. (A host
  * that issues computes one by one orders more; nothing here relies on it.) A lane is a stream that

@@ -204,6 +204,12 @@ static bool belongs(const plan_bucket *b, plan_step_kind kind, bool in_window)
     case PLAN_RECV:
     case PLAN_COUNTS:
     case PLAN_ALL_TO_ALL:
+    case PLAN_SHIFT:
+    case PLAN_SUM:
+    case PLAN_SEQ_SCATTER:
+    case PLAN_SEQ_GATHER:
+    case PLAN_SEQ_TAKE:
+    case PLAN_STATS:
     case PLAN_STEP_KIND_COUNT:
         break;
     }
@@ -311,6 +317,12 @@ static pps_status run_step(const books *b, uint32_t step)
     case PLAN_RECV:
     case PLAN_COUNTS:
     case PLAN_ALL_TO_ALL:
+    case PLAN_SHIFT:
+    case PLAN_SUM:
+    case PLAN_SEQ_SCATTER:
+    case PLAN_SEQ_GATHER:
+    case PLAN_SEQ_TAKE:
+    case PLAN_STATS:
     case PLAN_STEP_KIND_COUNT:
         break;
     }

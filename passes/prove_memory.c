@@ -234,6 +234,8 @@ static pps_status use_binding(story *t, uint32_t k, uint8_t role)
     bool there = id != IR_NONE && t->lives[id].buffer == buffer && t->lives[id].number == number;
     if (role == 0) /* a host's own op */
         role = there ? PROVE_READS : PROVE_WRITES;
+    if (role & PROVE_BEGINS)
+        role = there ? PROVE_READS | PROVE_WRITES : PROVE_WRITES;
     if (role == PROVE_WRITES && there && b->per > 0)
         return wrong(t, 518, "a buffer is filled twice", t->lives[id].writer, "first filled here");
     if (role == PROVE_WRITES) {
@@ -256,6 +258,18 @@ static pps_status use_binding(story *t, uint32_t k, uint8_t role)
     return PPS_OK;
 }
 
+/* Bytes that a communication's binding must have; UINT64_MAX: its kind alone does not say. Of what
+ * a team shares, a rank has its part in the binding without a capital. */
+static uint64_t payload(const story *t, const plan_step *s, char letter)
+{
+    const plan_work *w = plan_work_of(t->p->set, s);
+    bool shares = s->kind == PLAN_SEQ_SCATTER || s->kind == PLAN_SEQ_GATHER ||
+                  s->kind == PLAN_SEQ_TAKE || s->kind == PLAN_STATS;
+    if (letter < 'a')
+        return w->bytes;
+    return shares ? w->bytes / t->p->set->teams[w->teams].size : UINT64_MAX;
+}
+
 static pps_status use_bindings(story *t)
 {
     const plan_set *set = t->p->set;
@@ -268,8 +282,8 @@ static pps_status use_bindings(story *t)
     if (letters == NULL)
         PPS_TRY(prove_program_roles(t->p, w->program, &roles));
     for (uint32_t k = 0; k < s->n_bindings; k++) {
-        bool payload = letters != NULL && letters[k] < 'a';
-        if (payload && w->bytes != set->buffers[set->work_buffers[w->buffers + k]].bytes)
+        uint64_t bytes = letters != NULL ? payload(t, s, letters[k]) : UINT64_MAX;
+        if (bytes != UINT64_MAX && bytes != set->buffers[set->work_buffers[w->buffers + k]].bytes)
             return wrong(t, 548, "a communication carries other bytes than its buffer has", IR_NONE,
                          NULL);
         PPS_TRY(use_binding(t, k, roles != NULL ? roles[k] : prove_role_of(letters[k])));

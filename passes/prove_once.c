@@ -91,7 +91,7 @@ static pps_status prove_passes(const prover *p)
                 pps_span none = {0};
                 return pps_error(p->st, none, 521,
                                  "a pass never runs: %s of %s, microbatch %u, group %u",
-                                 names[pass], set->chunk_names[c], m, group[c]);
+                                 names[pass], set->chunk_names[c], m / set->n_slices, group[c]);
             }
         }
     return PPS_OK;

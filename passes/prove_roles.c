@@ -60,6 +60,11 @@ static void operand_roles(const plan_kernel *k, uint8_t ret[PLAN_MAX_OPERANDS])
         case 'l':
             ret[i] = PROVE_WRITES;
             break;
+        case 'c': /* slices of a microbatch, the first of which begins it */
+            ret[i] = PROVE_READS;
+            if (k->phase == IR_PHASE_F || list[i].index == 1)
+                ret[i] = PROVE_BEGINS | PROVE_READS | PROVE_WRITES;
+            break;
         case 'g': /* adds to what is there */
             ret[i] = PROVE_READS | PROVE_WRITES;
             break;
@@ -92,7 +97,7 @@ pps_status prove_program_roles(const prover *p, uint32_t program, const uint8_t 
         for (uint32_t i = 0; i < kernel->n_operands; i++)
             if (list[i].space == PLAN_BIND && (of[i] & PROVE_READS) != 0 &&
                 *place_of(&w, &list[i]) == NULL)
-                roles[list[i].bind] |= PROVE_READS;
+                roles[list[i].bind] |= of[i] & (PROVE_READS | PROVE_BEGINS);
         for (uint32_t i = 0; i < kernel->n_operands; i++)
             if (list[i].space == PLAN_BIND && (of[i] & PROVE_WRITES) != 0) {
                 roles[list[i].bind] |= PROVE_WRITES;

@@ -52,13 +52,14 @@ static pps_status check_clauses(pass_cx *cx, const ir_directive *s)
         pps_diag_note(diag, "%s", words[i].why);
         return pps_diag_done(diag);
     }
-    if (s->every <= d->n_mb)
+    uint32_t n_mb = d->n_mb / d->n_slices;
+    if (s->every <= n_mb)
         return PPS_OK;
     pps_diag *diag = pass_diag(cx, s, pps_directive_clause(s->source, "every")->span, 410,
                                "there are no %u microbatches to sum before a reduction", s->every);
     if (d->split != IR_NONE)
         pps_diag_also(diag, cx->program->directives[d->split].source->span, "this split makes %u",
-                      d->n_mb);
+                      n_mb);
     else
         pps_diag_note(diag, "nothing splits the batch: there is one microbatch");
     return pps_diag_done(diag);
@@ -80,7 +81,7 @@ pps_status pass_replicate(pass_cx *cx)
             pass_match m;
             if (!pass_match_chunk(cx, &s->filter, c, &m))
                 continue;
-            if (m.pass != NULL || m.comm != NULL)
+            if (m.slice != NULL || m.pass != NULL || m.comm != NULL)
                 return pps_diag_done(
                     pass_diag(cx, s, s->source->subject_span, 419,
                               "replicate names regions and microbatches, not passes: %s",

@@ -125,6 +125,9 @@ static void run_successors(const dag *d, const dag_run *r, uint32_t m, schedule_
         if (dag_alive(d, node))
             visit(ud, schedule_vertex(d, node));
     }
+    uint32_t slice = dag_slice_after(d, r, m);
+    if (slice != IR_NONE)
+        visit(ud, r->first + slice);
 }
 
 void schedule_successors(const schedule_graph *s, uint32_t v, schedule_visit visit, void *ud)
@@ -219,6 +222,12 @@ static uint8_t priority_of(const dag *d, uint32_t v)
         return 0;
     case PLAN_COUNTS:
     case PLAN_ALL_TO_ALL:
+    case PLAN_SHIFT:
+    case PLAN_SUM:
+    case PLAN_SEQ_SCATTER:
+    case PLAN_SEQ_GATHER:
+    case PLAN_SEQ_TAKE:
+    case PLAN_STATS:
         return 1;
     case PLAN_ALL_GATHER:
     case PLAN_ALL_REDUCE:
@@ -373,6 +382,9 @@ static uint32_t follow_key(const pass_cx *cx, const uint32_t *key, uint32_t v)
                 most = key[u];
         }
     }
+    uint32_t slice = dag_slice_before(d, r, m);
+    if (slice != IR_NONE && key[r->first + slice] > most)
+        most = key[r->first + slice];
     if (r->kind == PLAN_RECV) {
         uint32_t jit = cx->jit[d->runs[r->pair].first + m];
         if (jit != IR_NONE && key[jit] > most)

@@ -15,16 +15,6 @@
  */
 #include "passes/pass.h"
 
-static pps_status check_clauses(pass_cx *cx, const ir_directive *s)
-{
-    const pps_clause *as = pps_directive_clause(s->source, "as");
-    if (s->as[0] != 'e')
-        return pps_diag_done(pass_diag(cx, s, as != NULL ? as->span : s->source->span, 420,
-                                       "this version shards experts: `as %s` is not available",
-                                       s->as));
-    return PPS_OK;
-}
-
 /* seat[rank] in teams of a directive, plus one; 0: it is in none. */
 static pps_status index_of(pass_cx *cx, uint32_t teams, uint32_t **ret)
 {
@@ -39,11 +29,11 @@ static pps_status index_of(pass_cx *cx, uint32_t teams, uint32_t **ret)
 /* Over the same teams as before; or, for a region that lives on several groups, over theirs too. */
 static pps_status cut_param(pass_cx *cx, const ir_directive *s, uint32_t param, uint32_t teams)
 {
-    plan_cut *cut = &cx->param_cuts[param][0];
+    plan_cut *cut = &cx->param_cuts[param][PASS_CUT_EXPERT];
     const plan_teams *t = cx->set->teams;
     uint32_t both;
     if (cut->teams == IR_NONE) {
-        *cut = (plan_cut){.teams = teams, .dim = 0};
+        *cut = (plan_cut){.teams = teams, .dim = 0, .blocks = 1};
         return PPS_OK;
     }
     if (t[cut->teams].size == t[teams].size) {
@@ -215,7 +205,7 @@ static pps_status check_shared(pass_cx *cx)
             uint32_t id = g->lists[g->chunks[c].params.begin + i], teams;
             const ir_param *q = &g->params[id];
             PPS_TRY(pass_teams_gradients(cx, &k->group, 1, id, &teams));
-            if (teams == IR_NONE)
+            if (teams == IR_NONE || pass_team_sums(cx, k->group, id))
                 continue;
             char tags[128];
             const ir_directive *place = &p->directives[k->place];
@@ -237,10 +227,6 @@ pps_status pass_shard(pass_cx *cx)
     ir_program *p = cx->program;
     const ir_graph *g = p->graph;
     char text[256];
-    PASS_ALLOC(cx->param_cuts, cx->scratch, g->n_params);
-    for (uint32_t i = 0; i < g->n_params; i++)
-        for (int k = 0; k < PLAN_MAX_CUTS; k++)
-            cx->param_cuts[i][k] = (plan_cut){.teams = IR_NONE};
     for (uint32_t i = 0; i < p->n_directives; i++) {
         if (p->kinds[i] == PPS_DIR_RECOMPUTE || p->kinds[i] == PPS_DIR_OFFLOAD) {
             const ir_directive *s = &p->directives[i];
@@ -249,16 +235,15 @@ pps_status pass_shard(pass_cx *cx)
                           "this version keeps all activations: `%s` is not available",
                           pps_directive_word(s->source->kind)));
         }
-        if (p->kinds[i] != PPS_DIR_SHARD)
+        if (p->kinds[i] != PPS_DIR_SHARD || p->directives[i].as[0] != 'e')
             continue;
         ir_directive *s = &p->directives[i];
         uint32_t matched = 0;
-        PPS_TRY(check_clauses(cx, s));
         for (uint32_t c = 0; c < g->n_chunks; c++) {
             pass_match m;
             if (!pass_match_chunk(cx, &s->filter, c, &m))
                 continue;
-            if (m.pass != NULL || m.comm != NULL)
+            if (m.slice != NULL || m.pass != NULL || m.comm != NULL)
                 return pps_diag_done(
                     pass_diag(cx, s, s->source->subject_span, 419,
                               "shard names regions and microbatches, not passes: %s",

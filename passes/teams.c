@@ -172,21 +172,19 @@ pps_status pass_teams_gradients(pass_cx *cx, const uint32_t *groups, uint32_t n_
     const dag *d = cx->dag;
     const plan_cut *cuts = cx->param_cuts[param];
     uint32_t *by, *ranks, n = 0, n_ranks = 0;
-    bool tensor = false;
+    const pass_param_share *share = cx->param_shares != NULL ? &cx->param_shares[param] : NULL;
     PASS_ALLOC(by, cx->phase, PLAN_MAX_CUTS + n_groups);
     PASS_ALLOC(ranks, cx->phase, d->n_ranks);
     for (int i = 0; i < PLAN_MAX_CUTS; i++) {
         if (cuts[i].teams == IR_NONE)
             continue;
-        for (uint32_t g = 0; g < n_groups; g++)
-            tensor |= cuts[i].teams == d->groups[groups[g]].tensor;
         by[n++] = cuts[i].teams;
     }
     /* what a tensor team computes on equal values is equal already */
     uint32_t together = d->groups[groups[0]].tensor;
     for (uint32_t g = 1; g < n_groups && together != IR_NONE; g++)
         PPS_TRY(pass_teams_merge(cx, together, d->groups[groups[g]].tensor, &together));
-    if (together != IR_NONE && !d->groups[groups[0]].tensor_splits_sequence && !tensor)
+    if (together != IR_NONE && !share->parts && !share->cut)
         by[n++] = together;
     for (uint32_t g = 0; g < n_groups; g++) {
         const dag_group *k = &d->groups[groups[g]];

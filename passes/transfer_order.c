@@ -76,25 +76,29 @@ pps_status pass_transfer_order(pass_cx *cx)
             if (joined)
                 return pps_error(cx->st, span, 513,
                                  "a transfer cannot be part of an overlapped group");
-            uint32_t n_now = 0;
-            for (uint32_t l = 0; l < d->n_links && e->mb < d->n_mb; l++) {
-                uint32_t run = transfer_run(cx, e, &d->links[l]);
-                uint32_t turn = run != IR_NONE ? dag_mb_index(d, d->links[l].dst, e->mb) : IR_NONE;
-                if (turn == IR_NONE)
-                    continue;
-                uint32_t node = d->runs[run].first + turn;
-                if (compute != IR_NONE)
-                    PPS_TRY(pass_add_extra(cx, compute, node, i));
-                for (uint32_t k = 0; k < n_before; k++)
-                    PPS_TRY(pass_add_extra(cx, before[k], node, i));
-                now[n_now++] = node;
+            pass_units units = pass_entry_units(cx, e, (pps_pass)e->pass);
+            for (uint32_t u = 0; u < pass_n_units(&units); u++) {
+                uint32_t n_now = 0, unit = pass_unit(cx, &units, u);
+                for (uint32_t l = 0; l < d->n_links && unit != IR_NONE; l++) {
+                    uint32_t run = transfer_run(cx, e, &d->links[l]);
+                    uint32_t turn =
+                        run != IR_NONE ? dag_mb_index(d, d->links[l].dst, unit) : IR_NONE;
+                    if (turn == IR_NONE)
+                        continue;
+                    uint32_t node = d->runs[run].first + turn;
+                    if (compute != IR_NONE)
+                        PPS_TRY(pass_add_extra(cx, compute, node, i));
+                    for (uint32_t k = 0; k < n_before; k++)
+                        PPS_TRY(pass_add_extra(cx, before[k], node, i));
+                    now[n_now++] = node;
+                }
+                if (n_now == 0)
+                    return pps_error(cx->st, span, 514,
+                                     "this op %s nothing: its data stays on one device group",
+                                     e->comm == PPS_COMM_SEND ? "sends" : "receives");
+                memcpy(before, now, n_now * sizeof *now);
+                n_before = n_now;
             }
-            if (n_now == 0)
-                return pps_error(cx->st, span, 514,
-                                 "this op %s nothing: its data stays on one device group",
-                                 e->comm == PPS_COMM_SEND ? "sends" : "receives");
-            memcpy(before, now, n_now * sizeof *now);
-            n_before = n_now;
         }
     }
     return PPS_OK;

@@ -122,9 +122,13 @@ static void print_text(const session *s, const memory_classes *classes)
     const plan_set *set = s->plans;
     char parameters[32], gradients[32], optimizer[32], activations[32], communication[32];
     char peak[32], least[32];
-    printf("%s: %u rank%s in %u group%s, %u microbatch%s, %u nodes, %u edges, %s in %.1f ms\n",
+    uint32_t n_mb = set->n_mb / set->n_slices;
+    char slices[48] = "";
+    if (set->n_slices > 1)
+        snprintf(slices, sizeof slices, " of %u slices", set->n_slices);
+    printf("%s: %u rank%s in %u group%s, %u microbatch%s%s, %u nodes, %u edges, %s in %.1f ms\n",
            s->script, set->n_ranks, set->n_ranks == 1 ? "" : "s", set->n_groups,
-           set->n_groups == 1 ? "" : "s", set->n_mb, set->n_mb == 1 ? "" : "es", set->n_nodes,
+           set->n_groups == 1 ? "" : "s", n_mb, n_mb == 1 ? "" : "es", slices, set->n_nodes,
            set->n_edges, s->from_file ? "read and proved" : "compiled", set->compile_ms);
     printf("%-5s %6s %11s %11s %11s %11s %13s %11s %11s\n", "rank", "steps", "parameters",
            "gradients", "optimizer", "activations", "communication", "peak", "least");

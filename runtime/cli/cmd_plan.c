@@ -51,8 +51,12 @@ static json_t *step_json(const session *s, const plan *p, uint32_t i)
     bool of_bucket = plan_is(step->kind, PLAN_BUCKET);
     if (of_bucket)
         json_object_set_new(json, "bucket", json_integer(work->chunk));
-    if (step->mb != IR_NONE)
-        json_object_set_new(json, of_bucket ? "window" : "microbatch", json_integer(step->mb));
+    if (of_bucket && step->mb != IR_NONE)
+        json_object_set_new(json, "window", json_integer(step->mb));
+    if (!of_bucket)
+        json_object_set_new(json, "microbatch", json_integer(step->mb / set->n_slices));
+    if (!of_bucket && set->slice_tag != NULL)
+        json_object_set_new(json, "slice", json_integer(step->mb % set->n_slices));
     if (step->row_group != IR_NONE)
         json_object_set_new(json, "row_group", json_integer(step->row_group));
     if (!of_bucket && work->chunk != IR_NONE) {
@@ -127,8 +131,10 @@ static bool print_json(const session *s)
         if (wanted(s, g))
             json_array_append_new(plans, plan_json(s, &s->plans->plans[g]));
     }
-    return report_json(json_pack("{s:i, s:i, s:o, s:o, s:o}", "ranks", (int)s->plans->n_ranks,
-                                 "microbatches", (int)s->plans->n_mb, "teams", teams, "plans", plans, "settings",
+    return report_json(json_pack("{s:i, s:i, s:i, s:o, s:o, s:o}", "ranks", (int)s->plans->n_ranks,
+                                 "microbatches", (int)(s->plans->n_mb / s->plans->n_slices),
+                                 "slices", (int)s->plans->n_slices, "teams", teams, "plans", plans,
+                                 "settings",
                                  report_settings()),
                        true);
 }

@@ -75,9 +75,20 @@ pps_status session_write_plans(session *s, const char *path)
 /* ---- Rows -------------------------------------------------------------------------------------
  */
 
-/* "F0:2|B3:0 BI3:1" as a list of the language: "[F(0,2)|B(3,0),BI(3,1)]". Every op becomes at most
- * 3 bytes longer. False for anything but passes, stages and microbatches. */
-static bool row_expression(const char *text, char *out)
+/* Bytes of "{SEQ=1}", the one further tag that an op of a plan's row can have; 0: it is none. */
+static size_t slice_bytes(const char *text, const char *slice_tag)
+{
+    size_t n = slice_tag ? strlen(slice_tag) : 0;
+    if (n == 0 || text[0] != '{' || strncmp(text + 1, slice_tag, n) != 0 || text[n + 1] != '=')
+        return 0;
+    size_t digits = strspn(text + n + 2, "0123456789");
+    return digits > 0 && text[n + 2 + digits] == '}' ? n + 3 + digits : 0;
+}
+
+/* "F0:2|B3:0 BI3:1{SEQ=0}" as a list of the language: "[F(0,2)|B(3,0),BI(3,1,SEQ=0)]". Every op
+ * becomes at most 3 bytes longer. False for anything but passes, stages, microbatches and slices.
+ */
+static bool row_expression(const char *text, const char *slice_tag, char *out)
 {
     static const char *const passes[] = {"F", "BI", "BW", "B"};
     *out++ = '[';
@@ -93,9 +104,14 @@ static bool row_expression(const char *text, char *out)
         size_t mb = c[pass + stage] == ':' ? strspn(c + pass + stage + 1, "0123456789") : 0;
         if (stage == 0 || mb == 0)
             return false;
-        out += sprintf(out, "%s(%.*s,%.*s)", passes[k], (int)stage, c + pass, (int)mb,
+        out += sprintf(out, "%s(%.*s,%.*s", passes[k], (int)stage, c + pass, (int)mb,
                        c + pass + stage + 1);
         c += pass + stage + 1 + mb;
+        size_t slice = slice_bytes(c, slice_tag);
+        if (slice > 0)
+            out += sprintf(out, ",%.*s", (int)slice - 2, c + 1);
+        *out++ = ')';
+        c += slice;
         if (*c && *c != '|' && *c != ' ')
             return false;
         if (*c)
@@ -119,9 +135,10 @@ pps_status session_plan_rows(session *s)
     *at++ = '[';
     for (uint32_t g = 0; g < set->n_groups && status == PPS_OK; g++) {
         const char *row = set->row_text[g] ? set->row_text[g] : "";
-        if (!row_expression(row, at)) {
-            status = pps_error(s->st, (pps_span){0}, 977,
-                               "the row of group %u names more than stages and microbatches", g);
+        if (!row_expression(row, set->slice_tag, at)) {
+            status =
+                pps_error(s->st, (pps_span){0}, 977,
+                          "the row of group %u names more than stages, microbatches and slices", g);
             break;
         }
         at += strlen(at);
@@ -130,6 +147,8 @@ pps_status session_plan_rows(session *s)
     if (status == PPS_OK) {
         at[-1] = ']';
         *at = 0;
+        s->program->slice_tag = set->slice_tag;
+        s->program->n_slices = set->n_slices;
         status = session_rows(s, expression);
     }
     free(expression);

@@ -50,6 +50,7 @@ static view_span span_of(pps_state *st, const plan_set *set, uint32_t rank, uint
     const plan *p = plan_of_rank(set, rank);
     const plan_step *step = &p->steps[i];
     char *place = text + LABEL_BYTES;
+    bool of_bucket = plan_is(step->kind, PLAN_BUCKET);
     plan_step_label(set, p, step, text, LABEL_BYTES);
     *place = 0;
     pps_span span = plan_place_of(set, step);
@@ -67,7 +68,8 @@ static view_span span_of(pps_state *st, const plan_set *set, uint32_t rank, uint
         .kind = step->kind,
         .pass = step->pass,
         .stage = stage_of(set, step),
-        .mb = plan_is(step->kind, PLAN_BUCKET) ? IR_NONE : step->mb,
+        .mb = of_bucket ? IR_NONE : step->mb / set->n_slices,
+        .slice = of_bucket || set->slice_tag == NULL ? 0 : step->mb % set->n_slices + 1,
         .pair = step->flags & PLAN_STEP_OVERLAP ? step->row_group : IR_NONE,
         .label = text,
         .place = *place ? place : NULL,

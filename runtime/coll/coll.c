@@ -37,9 +37,14 @@ enum {
 enum { AUX_TICKET = 0, AUX_NEXT = 0 }; /* coll_op.aux: p2p's ticket; collectives: next peer */
 
 static const char *const kind_names[] = {
-    [COLL_SEND] = "send",     [COLL_RECV] = "receive",          [COLL_ALL_REDUCE] = "all-reduce",
-    [COLL_COUNTS] = "counts", [COLL_ALL_TO_ALL] = "all-to-all",
-    [COLL_REDUCE_SCATTER] = "reduce-scatter", [COLL_ALL_GATHER] = "all-gather",
+    [COLL_SEND] = "send",
+    [COLL_RECV] = "receive",
+    [COLL_ALL_REDUCE] = "all-reduce",
+    [COLL_COUNTS] = "counts",
+    [COLL_ALL_TO_ALL] = "all-to-all",
+    [COLL_SHIFT] = "shift",
+    [COLL_REDUCE_SCATTER] = "reduce-scatter",
+    [COLL_ALL_GATHER] = "all-gather",
 };
 
 /* ---- Entries -----------------------------------------------------------------------------------
@@ -71,6 +76,7 @@ static void publish(coll_rank *r, const coll_op *op, uint32_t peer, coll_entry *
     e->experts = op->experts;
     e->width = op->width;
     e->group_size = op->group_size;
+    e->shift = op->shift;
     e->kind = (uint8_t)op->kind;
     e->flags = (uint8_t)op->flags;
     atomic_store_explicit(&e->ready, ticket + 1, memory_order_release);
@@ -108,7 +114,7 @@ static pps_status match(coll_rank *r, const coll_op *op, const coll_entry *e, ui
                  e->seq == op->seq && e->group_size == op->group_size;
     /* ALL_TO_ALL's bytes are each rank's own room */
     equal = equal && (kind == COLL_ALL_TO_ALL || e->bytes == op->bytes);
-    equal = equal && e->experts == op->experts && e->width == op->width;
+    equal = equal && e->experts == op->experts && e->width == op->width && e->shift == op->shift;
     if (equal)
         return PPS_OK;
     snprintf(
@@ -226,17 +232,39 @@ static pps_status pull_rows_back(coll_rank *r, coll_op *op, const coll_entry *e,
     return PPS_OK;
 }
 
+/* Of all peers one has what is for us. */
+static pps_status pull_shifted(coll_rank *r, coll_op *op, const coll_entry *e, uint32_t index)
+{
+    uint32_t n = op->group_size;
+    uint32_t source = (op->group_index + (op->flags & COLL_RETURN ? op->shift : n - op->shift)) % n;
+    if (index != source || op->bytes == 0)
+        return PPS_OK;
+    const char *from = peer_data(r, e, op->group[index], 0, op->bytes);
+    if (!from)
+        return PPS_ERR_COLL;
+    memcpy(op->recv, from, op->bytes);
+    return PPS_OK;
+}
+
 static pps_status pull(coll_rank *r, coll_op *op, const coll_entry *e, uint32_t index)
 {
     if (op->kind == COLL_ALL_TO_ALL)
         return op->flags & COLL_RETURN ? pull_rows_back(r, op, e, index)
                                        : pull_rows_out(r, op, e, index);
+    if (op->kind == COLL_SHIFT)
+        return pull_shifted(r, op, e, index);
     uint64_t bytes = op->kind == COLL_ALL_GATHER ? op->bytes / op->group_size
                                                  : (uint64_t)op->experts * sizeof(int32_t);
     const char *from = e ? peer_data(r, e, op->group[index], 0, bytes) : op->send;
-    char *to = (char *)op->recv + index * bytes;
     if (!from)
         return PPS_ERR_COLL;
+    if (op->width > 0) {
+        char *to = (char *)op->recv + (uint64_t)index * op->width;
+        for (uint64_t done = 0; done < bytes; done += op->width)
+            memcpy(to + done * op->group_size, from + done, op->width);
+        return PPS_OK;
+    }
+    char *to = (char *)op->recv + index * bytes;
     if (from != to)
         memcpy(to, from, bytes);
     return PPS_OK;
@@ -329,13 +357,12 @@ static pps_status drain_of(coll_rank *r, coll_op *op, uint32_t index, bool *ret_
     return PPS_OK;
 }
 
-/* Sum our slice over the group to `to`, which may be the slice itself. */
-static void sum_slice(coll_rank *r, const coll_op *op, float *to)
+/* Sum elements [begin, end) over the group to `to`, which may be the same of our own. */
+static void sum_range(coll_rank *r, const coll_op *op, uint64_t begin, uint64_t end, float *to)
 {
     enum { BLOCK = 1024 };
     float sum[BLOCK];
-    uint64_t begin, end, ticket;
-    slice(op->bytes / sizeof(float), op->group_index, op->group_size, &begin, &end);
+    uint64_t ticket;
     for (uint64_t at = begin; at < end; at += BLOCK) {
         size_t n = end - at < BLOCK ? (size_t)(end - at) : BLOCK;
         for (uint32_t g = 0; g < op->group_size; g++) {
@@ -350,6 +377,21 @@ static void sum_slice(coll_rank *r, const coll_op *op, float *to)
         for (size_t i = 0; i < n && op->flags & COLL_ADD; i++)
             sum[i] = to[at - begin + i] + sum[i];
         memcpy(to + (at - begin), sum, n * sizeof(float));
+    }
+}
+
+/* Sum our slice over the group to `to`. */
+static void sum_slice(coll_rank *r, const coll_op *op, float *to)
+{
+    uint64_t begin, end, n = op->width / sizeof(float), all = op->bytes / sizeof(float);
+    if (op->width == 0) {
+        slice(all, op->group_index, op->group_size, &begin, &end);
+        sum_range(r, op, begin, end, to);
+        return;
+    }
+    for (begin = op->group_index * n; begin < all; begin += op->group_size * n) {
+        sum_range(r, op, begin, begin + n, to);
+        to += n;
     }
 }
 
@@ -465,6 +507,8 @@ static pps_status check_collective(coll_rank *r, coll_op *op)
             !in_arena(r, op->send, gathers ? part : op->bytes) ||
             !in_arena(r, op->recv, gathers ? op->bytes : part))
             return PPS_ERR_ARG;
+        if (op->width % sizeof(float) || (op->width && part % op->width))
+            return PPS_ERR_ARG;
         op->sent_bytes = peers * part;
         return PPS_OK;
     case COLL_COUNTS:
@@ -477,6 +521,12 @@ static pps_status check_collective(coll_rank *r, coll_op *op)
         if (!in_arena(r, op->send, 0) || !in_arena(r, op->recv, op->bytes) || !op->counts)
             return PPS_ERR_ARG;
         return measure_rows(op);
+    case COLL_SHIFT:
+        if (op->shift == 0 || op->shift >= op->group_size || !in_arena(r, op->send, op->bytes) ||
+            !in_arena(r, op->recv, op->bytes))
+            return PPS_ERR_ARG;
+        op->sent_bytes = op->bytes;
+        return PPS_OK;
     case COLL_SEND:
     case COLL_RECV:
         break;
@@ -513,7 +563,8 @@ pps_status coll_start(coll_rank *r, coll_op *op)
     void *data = op->kind == COLL_SEND ? op->send : op->recv;
     if (op->peer >= r->world->n_ranks || (op->bytes && !in_arena(r, data, op->bytes)))
         return PPS_ERR_ARG;
-    op->group_size = op->experts = op->width = 0; /* what a send does not have must compare equal */
+    op->group_size = op->experts = op->width = op->shift =
+        0; /* what a send does not have must compare equal */
     uint32_t lane = op->peer * r->world->channels + op->channel;
     op->aux[AUX_TICKET] = op->kind == COLL_SEND ? r->out[lane]++ : r->in[lane]++;
     op->state = STATE_PUBLISH;
@@ -542,6 +593,7 @@ pps_status coll_poll(coll_rank *r, coll_op *op, bool *ret_done)
         case COLL_ALL_GATHER:
         case COLL_COUNTS:
         case COLL_ALL_TO_ALL:
+        case COLL_SHIFT:
             PPS_TRY(poll_collective(r, op, &done));
             break;
         }

@@ -194,7 +194,7 @@ CPU_KERNEL(linear_f)
     cpu_real *out = p[3];
     size_t rows = cpu_positions(k), n_in = k->n_in, n_out = k->n_out;
     CPU_FN(product)(cx->blas, CPU_NT, rows, n_out, n_in, in, n_in, weight, n_in, out, n_out);
-    if (bias != NULL)
+    if (bias != NULL && cpu_first(k, cx))
         for (size_t r = 0; r < rows; ++r)
             for (size_t j = 0; j < n_out; ++j)
                 out[r * n_out + j] += bias[j];

@@ -167,7 +167,7 @@ CPU_KERNEL(router_bi)
     size_t n = k->attrs.experts, top_k = k->attrs.top_k, per_row = (size_t)k->T * top_k;
     if (d_logits == NULL)
         return PPS_OK;
-    bool aux = k->attrs.aux_coef != 0;
+    bool aux = k->attrs.aux_coef != 0 && cpu_first(k, cx);
     cpu_real weight = 0;
     if (aux)
         weight = (cpu_real)((double)k->attrs.aux_coef * (double)n /

@@ -17,6 +17,9 @@ const cpu_table CPU_FN(table) = {{
     [IR_LAYERNORM] = {CPU_FN(layernorm_f), CPU_FN(layernorm_bi), CPU_FN(layernorm_bw)},
     [IR_ROPE] = {[F] = CPU_FN(rope_f), [BI] = CPU_FN(rope_bi)},
     [IR_ATTENTION] = {[F] = CPU_FN(attention_f), [BI] = CPU_FN(attention_bi)},
+    [IR_ATTENTION_SLICE] = {[F] = CPU_FN(attention_slice_f), [BI] = CPU_FN(attention_slice_bi)},
+    [IR_ATTENTION_PART] = {[F] = CPU_FN(attention_part_f), [BI] = CPU_FN(attention_part_bi)},
+    [IR_ATTENTION_END] = {[F] = CPU_FN(attention_end_f), [BI] = CPU_FN(attention_end_bi)},
     [IR_GELU] = {[F] = CPU_FN(gelu_f), [BI] = CPU_FN(gelu_bi)},
     [IR_SWIGLU] = {[F] = CPU_FN(swiglu_f), [BI] = CPU_FN(swiglu_bi)},
     [IR_ADD] = {[F] = CPU_FN(add_f), [BI] = CPU_FN(add_bi)},
@@ -26,6 +29,10 @@ const cpu_table CPU_FN(table) = {{
     [IR_EXPERTS] = {CPU_FN(experts_f), CPU_FN(experts_bi), CPU_FN(experts_bw)},
     [IR_COMBINE] = {[F] = CPU_FN(combine_f), [BI] = CPU_FN(combine_bi)},
     [IR_CROSS_ENTROPY] = {[F] = CPU_FN(cross_entropy_f), [BI] = CPU_FN(cross_entropy_bi)},
+    [IR_CROSS_ENTROPY_PART] =
+        {[F] = CPU_FN(cross_entropy_part_f), [BI] = CPU_FN(cross_entropy_part_bi)},
+    [IR_CROSS_ENTROPY_MERGE] =
+        {[F] = CPU_FN(cross_entropy_merge_f), [BI] = CPU_FN(cross_entropy_merge_bi)},
     [IR_MSE] = {[F] = CPU_FN(mse_f), [BI] = CPU_FN(mse_bi)},
     [PLAN_KERNEL_SUM] = {[F] = CPU_FN(sum)},
 }};

@@ -40,46 +40,56 @@ typedef float cpu_real;
                             __attribute__((unused)) const cpu_context *cx)
 
 /* Every kernel: op and phase as in ops.def. */
-#define CPU_KERNEL_LIST(K) \
-    K(embed_f)             \
-    K(embed_bw)            \
-    K(position_f)          \
-    K(position_bi)         \
-    K(position_bw)         \
-    K(linear_f)            \
-    K(linear_bi)           \
-    K(linear_bw)           \
-    K(rmsnorm_f)           \
-    K(rmsnorm_bi)          \
-    K(rmsnorm_bw)          \
-    K(layernorm_f)         \
-    K(layernorm_bi)        \
-    K(layernorm_bw)        \
-    K(rope_f)              \
-    K(rope_bi)             \
-    K(attention_f)         \
-    K(attention_bi)        \
-    K(gelu_f)              \
-    K(gelu_bi)             \
-    K(swiglu_f)            \
-    K(swiglu_bi)           \
-    K(add_f)               \
-    K(add_bi)              \
-    K(slice_f)             \
-    K(slice_bi)            \
-    K(router_f)            \
-    K(router_bi)           \
-    K(dispatch_f)          \
-    K(dispatch_bi)         \
-    K(experts_f)           \
-    K(experts_bi)          \
-    K(experts_bw)          \
-    K(combine_f)           \
-    K(combine_bi)          \
-    K(cross_entropy_f)     \
-    K(cross_entropy_bi)    \
-    K(mse_f)               \
-    K(mse_bi)              \
+#define CPU_KERNEL_LIST(K)    \
+    K(embed_f)                \
+    K(embed_bw)               \
+    K(position_f)             \
+    K(position_bi)            \
+    K(position_bw)            \
+    K(linear_f)               \
+    K(linear_bi)              \
+    K(linear_bw)              \
+    K(rmsnorm_f)              \
+    K(rmsnorm_bi)             \
+    K(rmsnorm_bw)             \
+    K(layernorm_f)            \
+    K(layernorm_bi)           \
+    K(layernorm_bw)           \
+    K(rope_f)                 \
+    K(rope_bi)                \
+    K(attention_f)            \
+    K(attention_bi)           \
+    K(attention_slice_f)      \
+    K(attention_slice_bi)     \
+    K(attention_part_f)       \
+    K(attention_part_bi)      \
+    K(attention_end_f)        \
+    K(attention_end_bi)       \
+    K(gelu_f)                 \
+    K(gelu_bi)                \
+    K(swiglu_f)               \
+    K(swiglu_bi)              \
+    K(add_f)                  \
+    K(add_bi)                 \
+    K(slice_f)                \
+    K(slice_bi)               \
+    K(router_f)               \
+    K(router_bi)              \
+    K(dispatch_f)             \
+    K(dispatch_bi)            \
+    K(experts_f)              \
+    K(experts_bi)             \
+    K(experts_bw)             \
+    K(combine_f)              \
+    K(combine_bi)             \
+    K(cross_entropy_f)        \
+    K(cross_entropy_bi)       \
+    K(cross_entropy_part_f)   \
+    K(cross_entropy_part_bi)  \
+    K(cross_entropy_merge_f)  \
+    K(cross_entropy_merge_bi) \
+    K(mse_f)                  \
+    K(mse_bi)                 \
     K(sum)
 
 #define K(name) CPU_KERNEL(name);
@@ -113,6 +123,29 @@ void CPU_FN(product)(const cpu_blas *blas, cpu_form form, size_t m, size_t n, si
 static inline size_t cpu_positions(const plan_kernel *k)
 {
     return (size_t)k->B * k->T;
+}
+
+/* Ranks that share the kernel's op, and whether this is the one that does what is done once. */
+static inline size_t cpu_sharers(const plan_kernel *k)
+{
+    return k->ep > 1 ? k->ep : 1;
+}
+static inline bool cpu_first(const plan_kernel *k, const cpu_context *cx)
+{
+    return k->ep <= 1 || cx->team_index == 0;
+}
+
+/* The place in its sequence of position t of the `n` consecutive ones that its rank and those that
+ * share an op with it have. Ranks that share sequences hold two blocks of consecutive positions
+ * each, of 2 parts in all: part i blocks i and 2 parts - 1 - i, so that each has as much to attend
+ * to as any other (graph.h: ir_attrs.parts). */
+static inline size_t cpu_place(const plan_kernel *k, const cpu_context *cx, size_t n, size_t t)
+{
+    if (k->attrs.parts < 2)
+        return t;
+    size_t block = n / 2;
+    return t < block ? cx->part * block + t
+                     : (2 * (size_t)k->attrs.parts - 1 - cx->part) * block + (t - block);
 }
 
 /* Copy `n` elements unless there is nowhere to (gradient not wanted) or it is the same place. */

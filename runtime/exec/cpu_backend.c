@@ -5,7 +5,7 @@
  *
  *   BIND   arena + act_offset + bindings[bind] + offset
  *   PARAM  arena + its bucket's place + the parameter's      GRAD  the same behind grad_offset
- *   DATA   arena + data_offset + the input's offset + the microbatch's rows
+ *   DATA   arena + data_offset + the input's offset + the unit's rows
  *   LOSS   losses + the step's first slot + index
  *
  * Communication is handed to coll, one operation per stream (a stream runs one step at a time).
@@ -26,7 +26,7 @@ typedef struct cpu_self {
     cpu_kernel_fn *kernels; /* [set->n_kernels], NULL where this plan does not use one */
     uint64_t *param_at,
         *grad_at; /* [set->n_params] in the arena, of those that this rank stores whole */
-    uint64_t *data_mb_bytes; /* [set->n_data] one microbatch's rows */
+    uint64_t *data_mb_bytes; /* [set->n_data] one unit's rows */
     coll_op *ops;            /* [n_streams] */
     void **operands;         /* of one kernel */
 } cpu_self;
@@ -63,6 +63,7 @@ static pps_status compute(cpu_self *self, exec_rank *r, const plan_step *s)
 {
     self->cx.dropped = s->pass == PPS_PASS_F ? &r->dropped : NULL; /* once, whoever routes again */
     const plan_program *program = &r->set->programs[plan_work_of(r->set, s)->program];
+    self->cx.slice = s->mb % r->set->n_slices;
     for (uint32_t i = 0; i < program->n_kernels; i++) {
         const plan_kernel *k = &r->set->kernels[program->kernels + i];
         for (uint32_t j = 0; j < k->n_operands; j++)
@@ -133,6 +134,32 @@ static void bucket_op(const exec_rank *r, const plan_step *s, coll_op *op)
     }
 }
 
+/* What a team shares, from binding 0 to binding 1. */
+static void share_op(const plan_step *s, const plan_work *w, coll_op *op)
+{
+    op->width = w->width;
+    if (s->kind == PLAN_SUM) { /* in place, on a copy */
+        memcpy(op->recv, op->send, w->bytes);
+        op->send = op->recv;
+        op->kind = COLL_ALL_REDUCE;
+    } else {
+        op->kind = s->kind == PLAN_SEQ_SCATTER ? COLL_REDUCE_SCATTER : COLL_ALL_GATHER;
+    }
+}
+
+/* This rank's positions of every batch row. */
+static void take(const exec_rank *r, const plan_step *s)
+{
+    const plan_work *w = plan_work_of(r->set, s);
+    uint32_t n = r->set->teams[w->teams].size;
+    const char *from = (const char *)binding(r, s, 0) + (size_t)r->seats[w->teams].index * w->width;
+    char *to = binding(r, s, 1);
+    for (uint64_t done = 0; done < w->bytes; done += (uint64_t)n * w->width) {
+        memcpy(to, from + done, w->width);
+        to += w->width;
+    }
+}
+
 static coll_op make_op(const exec_rank *r, const plan_step *s)
 {
     const plan_work *w = plan_work_of(r->set, s);
@@ -152,10 +179,20 @@ static coll_op make_op(const exec_rank *r, const plan_step *s)
         bucket_op(r, s, &op);
         return op;
     }
-    op.kind = s->kind == PLAN_COUNTS ? COLL_COUNTS : COLL_ALL_TO_ALL;
-    op.experts = w->experts;
     op.send = binding(r, s, 0);
     op.recv = binding(r, s, 1);
+    if (s->kind == PLAN_SHIFT) {
+        op.kind = COLL_SHIFT;
+        op.flags = s->flags & PLAN_A2A_RETURN ? COLL_RETURN : 0;
+        op.shift = w->shift;
+        return op;
+    }
+    if (s->kind != PLAN_COUNTS && s->kind != PLAN_ALL_TO_ALL) {
+        share_op(s, w, &op);
+        return op;
+    }
+    op.kind = s->kind == PLAN_COUNTS ? COLL_COUNTS : COLL_ALL_TO_ALL;
+    op.experts = w->experts;
     if (s->kind == PLAN_ALL_TO_ALL) {
         op.flags = s->flags & PLAN_A2A_RETURN ? COLL_RETURN : 0;
         op.counts = binding(r, s, 2);
@@ -191,6 +228,11 @@ static pps_status begin(void *self_, exec_rank *r, uint32_t step, bool *ret_done
             update(r, &r->plan->buckets[plan_work_of(r->set, s)->chunk]);
         else
             memset(binding(r, s, 0), 0, plan_work_of(r->set, s)->bytes);
+        *ret_done = true;
+        return PPS_OK;
+    }
+    if (s->kind == PLAN_SEQ_TAKE) {
+        take(r, s);
         *ret_done = true;
         return PPS_OK;
     }
@@ -233,7 +275,7 @@ static pps_status fill_tables(cpu_self *self, const exec_rank *r)
 {
     const plan_set *set = r->set;
     const plan *p = r->plan;
-    uint64_t mb_rows = set->batch / (p->n_replicas * (set->n_mb ? set->n_mb : 1));
+    uint64_t rows = set->batch / p->n_replicas;
     for (uint32_t b = 0; b < p->n_buckets; b++)
         for (uint32_t i = p->buckets[b].first; i < p->buckets[b].first + p->buckets[b].n; i++) {
             const plan_param *q = &p->params[i];
@@ -242,7 +284,8 @@ static pps_status fill_tables(cpu_self *self, const exec_rank *r)
                 p->grad_offset + p->buckets[b].offset[PLAN_AREA_GRADS] + q->offset;
         }
     for (uint32_t i = 0; i < set->n_data; i++)
-        self->data_mb_bytes[i] = mb_rows * set->data[i].row_elems * 4;
+        self->data_mb_bytes[i] = rows * (set->data[i].row_elems / p->n_parts) /
+                                 (set->n_mb ? set->n_mb : 1) * 4;
     return find_kernels(self, r);
 }
 
@@ -258,7 +301,7 @@ pps_status exec_cpu_backend_new(exec_rank *r, struct coll_rank *coll, const stru
         if (set->kernels[i].n_operands > most)
             most = set->kernels[i].n_operands;
     self->coll = coll;
-    self->cx = (cpu_context){.blas = blas};
+    self->cx = (cpu_context){.blas = blas, .part = set->rank_part[r->plan->ranks + r->group_index]};
     self->kernels = calloc((size_t)set->n_kernels + 1, sizeof(*self->kernels));
     self->param_at = calloc((size_t)set->n_params + 1, sizeof(uint64_t));
     self->grad_at = calloc((size_t)set->n_params + 1, sizeof(uint64_t));

@@ -66,6 +66,7 @@ static uint64_t cost_ns(const paced_self *self, const exec_rank *r, const plan_s
                           r->set->programs[plan_work_of(r->set, s)->program].flops);
     case PLAN_UPDATE:
     case PLAN_CLEAR:
+    case PLAN_SEQ_TAKE:
         return 0;
     case PLAN_COUNTS: /* a few integers */
         return (uint64_t)c->latency_ns;
@@ -73,8 +74,13 @@ static uint64_t cost_ns(const paced_self *self, const exec_rank *r, const plan_s
     case PLAN_RECV:
     case PLAN_ALL_REDUCE:
     case PLAN_ALL_TO_ALL:
+    case PLAN_SHIFT:
     case PLAN_REDUCE_SCATTER:
     case PLAN_ALL_GATHER:
+    case PLAN_SUM:
+    case PLAN_SEQ_SCATTER:
+    case PLAN_SEQ_GATHER:
+    case PLAN_STATS:
         if (c->comm_ratio > 0)
             return (uint64_t)(c->comm_ratio * c->unit_ns);
         return (uint64_t)(c->latency_ns + (double)plan_work_of(r->set, s)->bytes * c->ns_per_byte);
@@ -93,7 +99,7 @@ exec_paced_costs exec_paced_share(const plan_set *set, double unit_ns, double co
             const plan_step *s = &p->steps[i];
             if (s->kind == PLAN_COMPUTE)
                 units += p->n_ranks * (s->pass == PPS_PASS_B ? 2.0 : 1.0);
-            else if (s->kind != PLAN_UPDATE && s->kind != PLAN_COUNTS)
+            else if (s->kind != PLAN_UPDATE && s->kind != PLAN_COUNTS && s->kind != PLAN_SEQ_TAKE)
                 n_comm += p->n_ranks;
         }
     }
@@ -181,7 +187,7 @@ static uint64_t met_ns(const paced_self *self, const exec_rank *r, const plan_st
 
 static bool communicates(const plan_step *s)
 {
-    return !plan_is(s->kind, PLAN_LOCAL);
+    return !plan_is(s->kind, PLAN_LOCAL) && s->kind != PLAN_SEQ_TAKE;
 }
 
 static void account(const exec_rank *r, uint32_t step)

@@ -114,8 +114,8 @@ static pps_status one_step(const launch_cx *cx, rank_block *block, const bool *u
         fill_pattern(p, r->arena);
     for (uint32_t k = 0; cpu && k < cx->set->n_data; k++)
         if (used[k])
-            train_data_fill(cx->data, k, step, cx->set->rank_replica[p->ranks + r->group_index],
-                            p->n_replicas, r->arena + p->data_offset + cx->set->data[k].offset);
+            train_data_fill(cx->data, k, step, train_share_of(cx->set, r->rank),
+                            r->arena + p->data_offset + cx->set->data[k].offset);
     PPS_TRY(exec_run_step(r));
     r->failed_step = IR_NONE;
     if (cpu && (step + 1 == cx->opt->steps || cx->opt->memory_check)) {

@@ -40,6 +40,8 @@ static void span_event(const view_out *o, const view_span *s, double us_per_unit
                 kind);
     if (s->pass < PPS_PASS_COUNT && s->mb != IR_NONE)
         view_printf(o, ",\"pass\":\"%s\",\"microbatch\":%u", passes[s->pass], s->mb);
+    if (s->slice > 0)
+        view_printf(o, ",\"slice\":%u", s->slice - 1);
     if (s->stage != IR_NONE)
         view_printf(o, ",\"stage\":%u", s->stage);
     if (s->pair != IR_NONE)

@@ -119,9 +119,13 @@ static pps_status fill(const ir_program *p, const cost_rows *c, rows_timeline *r
                 group++;
             if (e->comm != PPS_COMM_NONE)
                 continue;
-            char label[32];
+            char label[128];
+            uint32_t slice = cost_entry_slice(p, e);
             int bytes =
                 snprintf(label, sizeof label, "%s%u:%u", pass_names[e->pass], e->stage, e->mb);
+            if (slice > 0)
+                bytes += snprintf(label + bytes, sizeof label - (size_t)bytes, "{%.80s=%u}",
+                                  p->slice_tag, slice - 1);
             view_span *s = &t->spans[t->n_spans++];
             *s = (view_span){.rank = r,
                              .begin = c->begin[i],
@@ -130,6 +134,7 @@ static pps_status fill(const ir_program *p, const cost_rows *c, rows_timeline *r
                              .pass = e->pass,
                              .stage = e->stage,
                              .mb = e->mb,
+                             .slice = slice,
                              .pair = is_pair(p, row, i) ? group : IR_NONE,
                              .upper = level_of(c, r, e->stage),
                              .label = arena_copy(mem, label, (size_t)bytes),

@@ -96,9 +96,13 @@ int view_op_label(const view_span *s, char buffer[VIEW_LABEL_BYTES])
     static const char letters[PPS_PASS_COUNT] = {
         [PPS_PASS_F] = 'F', [PPS_PASS_B] = 'B', [PPS_PASS_BI] = 'I', [PPS_PASS_BW] = 'W'};
     char letter = s->pass < PPS_PASS_COUNT ? letters[s->pass] : '?';
+    char slice[16] = "";
+    if (s->slice > 0)
+        snprintf(slice, sizeof slice, ".%u", s->slice - 1);
     if (s->upper > 3) /* too many primes to count at a glance */
-        return snprintf(buffer, VIEW_LABEL_BYTES, "%c%u'%u", letter, s->mb, s->upper);
-    return snprintf(buffer, VIEW_LABEL_BYTES, "%c%u%.*s", letter, s->mb, (int)s->upper, "'''");
+        return snprintf(buffer, VIEW_LABEL_BYTES, "%c%u%s'%u", letter, s->mb, slice, s->upper);
+    return snprintf(buffer, VIEW_LABEL_BYTES, "%c%u%s%.*s", letter, s->mb, slice, (int)s->upper,
+                    "'''");
 }
 
 bool view_is_op(const view_span *s)

@@ -14,6 +14,7 @@ typedef struct view_span {
     uint8_t kind; /* plan_step_kind */
     uint8_t pass; /* pps_pass */
     uint32_t stage, mb;
+    uint32_t slice;    /* of the microbatch, + 1; 0: all of it */
     uint32_t pair;     /* overlapped group's number on its rank, or IR_NONE */
     uint8_t upper;     /* its stage's position among its rank's, from 0: drawn as so many primes */
     const char *label; /* borrowed */
@@ -47,7 +48,8 @@ void view_timeline_free(view_timeline *t);
  *   rank 1 (1,2)  F0 F0' F1 F1' F2  B0' F2'+B0 F3+B1' F3'+B1 B2' B2     I3' I3 W3' W3
  *   bubble 7.7 %   makespan 13   peak live activations 2.5, 2.5     (settings)
  *
- * I and W are BI and BW; numbers are microbatches; primes mark the rank's later stages. `color`:
+ * I and W are BI and BW; numbers are microbatches, F1.2 is slice 2 of microbatch 1; primes mark the
+ * rank's later stages. `color`:
  * ANSI colours (F blue, B green, BI cyan, BW yellow; overlapped pairs bold). Wraps nothing;
  * `columns` 0 = unlimited, else rows are cut with "..." at that width (the last line never is). */
 void view_grid(const view_timeline *t, bool color, uint32_t columns, ir_print_fn print, void *ud);

@@ -153,7 +153,7 @@ static void every_op_has_a_name_and_a_forward(void **state)
         for (int phase = 0; phase < IR_PHASE_COUNT; phase++) {
             uint32_t n = ir_op_operands(&o, (ir_phase)phase, operands);
             for (uint32_t i = 0; i < n; i++)
-                assert_non_null(strchr("iopsdxhgwl", operands[i].letter));
+                assert_non_null(strchr("iopsdxhgwlc", operands[i].letter));
         }
     }
 }

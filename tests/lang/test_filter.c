@@ -35,7 +35,7 @@ static value build1(const char *tag, value v)
 {
     value made;
     const char *tags[] = {pps_intern(st, tag)};
-    assert_int_equal(filter_build(st, 1, tags, &v, &made), PPS_OK);
+    assert_int_equal(filter_build(st, 1, tags, NULL, &v, &made), PPS_OK);
     return made;
 }
 
@@ -155,16 +155,16 @@ static void bad_filters_are_refused(void **unused)
     value v, bad[] = {pps_int(-1), span_of_ints(3, 3), span_of_ints(0, 1ll << 40)};
     const char *pp = st->tags.pp, *twice[] = {pp, pp};
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
-        assert_int_equal(filter_build(st, 1, &pp, &bad[i], &v), PPS_ERR_SCRIPT);
+        assert_int_equal(filter_build(st, 1, &pp, NULL, &bad[i], &v), PPS_ERR_SCRIPT);
         assert_int_equal(f.code, 307);
     }
     value two[] = {pps_int(0), pps_int(1)}, real = pps_float(1), word = fake_string(st, "x");
-    assert_int_equal(filter_build(st, 2, twice, two, &v), PPS_ERR_SCRIPT);
+    assert_int_equal(filter_build(st, 2, twice, NULL, two, &v), PPS_ERR_SCRIPT);
     assert_string_equal(f.title, "tag PP is given twice");
-    assert_int_equal(filter_build(st, 1, &pp, &real, &v), PPS_ERR_SCRIPT);
+    assert_int_equal(filter_build(st, 1, &pp, NULL, &real, &v), PPS_ERR_SCRIPT);
     assert_string_equal(f.help, "`int(x)` gives the int");
-    assert_int_equal(filter_build(st, 1, &pp, &word, &v), PPS_ERR_SCRIPT);
-    assert_int_equal(filter_build(st, 1, &st->tags.pass, &two[0], &v), PPS_ERR_SCRIPT);
+    assert_int_equal(filter_build(st, 1, &pp, NULL, &word, &v), PPS_ERR_SCRIPT);
+    assert_int_equal(filter_build(st, 1, &st->tags.pass, NULL, &two[0], &v), PPS_ERR_SCRIPT);
     assert_int_equal(f.code, 304);
     assert_int_equal(filter_op(st, PPS_PASS_F, -1, 0, 0, NULL, NULL, &v), PPS_ERR_SCRIPT);
     assert_int_equal(filter_op(st, PPS_PASS_F, 1 << 24, 0, 0, NULL, NULL, &v), PPS_ERR_SCRIPT);

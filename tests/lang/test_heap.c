@@ -173,7 +173,7 @@ static pps_status work(pps_state *st)
     const char *tags[] = {st->tags.pp, st->tags.pass};
     PPS_TRY(range_new(st, 0, 40, 1, &v));
     value vals[] = {v, value_make(PPS_PASS, PPS_PASS_B)};
-    PPS_TRY(filter_build(st, 2, tags, vals, &v));
+    PPS_TRY(filter_build(st, 2, tags, NULL, vals, &v));
     PPS_TRY(filter_and(st, v, pps_op(3, 1, PPS_PASS_B, PPS_COMM_NONE), &v));
     PPS_TRY(group_or(st, v, v, &v));
     PPS_TRY(row_arrow(st, v, v, &row));

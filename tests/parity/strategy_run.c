@@ -27,6 +27,8 @@ static const struct {
 } amounts[] = {
     {"recv", NOTHING},         {"all_reduce", REDUCED}, {"reduce_scatter", OWN_SLICE},
     {"all_gather", OWN_SLICE}, {"counts", AT_MOST},     {"all_to_all", AT_MOST},
+    {"sum", REDUCED},          {"stats", OWN_SLICE},    {"seq_scatter", OWN_SLICE},
+    {"seq_gather", OWN_SLICE}, {"seq_take", NOTHING},
 };
 
 static amount amount_of(const char *kind)

@@ -16,7 +16,18 @@
 #include "compiled.h"
 #include "ir/dag.h"
 
-/* Pipelines with everything a DAG has: transfers, exchanges, buckets, split backwards. */
+/* Pipelines with everything a DAG has: transfers, exchanges, buckets, split backwards, borders with
+ * other forms of tensors behind them. */
+/* slices, of which microbatch 1 goes the other way */
+static const char slices[] =
+    "from \"models/llama\" import llama\n"
+    "train llama(tokens(4, 8), targets(), stages=2) optimizer sgd(0.1)\n"
+    "split {} by MB into 2\n"
+    "split {} by SEQ into 4 along sequence\n"
+    "for s in 0..2 { for m in 0..2 { place {PP: s, MB: m} on [(s + m) % 2] } }\n"
+    "order [[F(0, r), F(1, 1 - r), B(1, 1 - r)] + [BI(0, r, SEQ=3 - k) for k in 0..4]\n"
+    "       + [BW(0, r, SEQ=k) for k in 0..4] for r in 0..2]\n";
+
 static const char *const scripts[] = {
     "from \"models/mlp\" import mlp\n"
     "train mlp(tokens(4, 8), targets(), stages=2, dim=8, vocab=16) optimizer sgd(0.1)\n",
@@ -42,6 +53,16 @@ static const char *const scripts[] = {
     "}\n"
     "order dualpipev(2, 4)\n",
 
+    /* ranks that share sequences: shifts there, home and once more */
+    "from \"models/gpt2\" import gpt2\n"
+    "from \"schedules\" import zerobubble\n"
+    "train gpt2(tokens(4, 16), targets(), stages=1, vocab=16) optimizer sgd(0.1)\n"
+    "split {} by MB into 2\n"
+    "place {} on [0, 1, 2, 3]\n"
+    "replicate {} on [0, 1, 2, 3]\n"
+    "shard {} on [[0, 1], [2, 3]] as sequence\n"
+    "order zerobubble(1, 2)\n",
+
     /* a residual over two stages: several uses of one tensor; regions inside regions */
     "model m(x, y) {\n"
     "  let first, mid = [nil, nil]\n"
@@ -54,6 +75,16 @@ static const char *const scripts[] = {
     "train m(tokens(4, 8), targets()) optimizer sgd(0.1)\n"
     "split {} by MB into 2\n"
     "for s in 0..3 { place {PP: s} on [s] }\n",
+
+    slices,
+
+    "from \"models/qwen3_moe\" import qwen3_moe\n"
+    "train qwen3_moe(tokens(16, 8), targets(), stages=2, layers=2) optimizer sgd(0.1)\n"
+    "split {} by MB into 2\n"
+    "for s in 0..2 {\n"
+    "  place {PP: s} on [2 * s, 2 * s + 1]\n"
+    "  shard {PP: s, TP: *} on [2 * s, 2 * s + 1] as tensor sequence true\n"
+    "}\n",
 };
 enum { N_SCRIPTS = sizeof scripts / sizeof *scripts };
 
@@ -169,6 +200,32 @@ static void refused(const char *dump, const char *from, const char *to, const ch
     free(changed.bytes);
 }
 
+static void a_dump_says_what_slices_carry(void **state)
+{
+    (void)state;
+    compiled c;
+    compiled_open(&c, slices, 0, "schedule");
+    assert_int_equal(c.status, PPS_OK);
+    static const char *const parts[] = {
+        "dag microbatches=2 tag=MB slices=4 tag=SEQ groups=2 ",
+        "\nclass 1 mb 4 5 6 7\n",
+        " = compute F chunk=0 carried group=0 stream=0 x4 after -\n",
+        " = compute B chunk=0 carried group=0 ",
+        " = compute BW chunk=0 group=0 ",
+        "split chunk=0 mb 0..4\n",
+    };
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+        if (strstr(c.dump, parts[i]) == NULL)
+            fail_msg("there is no '%s' in\n%s", parts[i], c.dump);
+    refused(c.dump, " slices=4", " slices=0", "at least");
+    refused(c.dump, " slices=4 tag=SEQ", " slices=4", "expected ' tag='");
+    refused(c.dump, " slices=4", " slices=99999999", "more than");
+    refused(c.dump, "\nclass 0 mb 0 1 2 3", "\nclass 0 mb 0 1 2 4", "in two classes");
+    refused(c.dump, "BW chunk=0 group", "BW chunk=0 carried group", "expected ' group='");
+    refused(c.dump, "F chunk=0 carried", "F chunk=0", "edges");
+    compiled_close(&c);
+}
+
 static void other_texts_are_refused(void **state)
 {
     (void)state;
@@ -254,6 +311,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(dumps_read_back),
         cmocka_unit_test(a_dump_says_what_is_there),
+        cmocka_unit_test(a_dump_says_what_slices_carry),
         cmocka_unit_test(other_texts_are_refused),
         cmocka_unit_test(no_text_crashes_the_reader),
     };

@@ -78,6 +78,7 @@ static void bench_open(bench *b)
                           .lists = b->lists};
     b->dag = (dag){.graph = &b->graph,
                    .n_mb = N_MB,
+                   .n_slices = 1,
                    .chunks = b->placed,
                    .links = b->links,
                    .n_links = CHUNKS - 1,
@@ -103,16 +104,23 @@ static void bench_open(bench *b)
         add_run(b, (dag_run){.kind = PLAN_COMPUTE, .pass = PPS_PASS_BW, .chunk = c});
     }
     for (uint32_t l = 0; l + 1 < CHUNKS; l++) {
-        b->links[l] = (dag_link){.tensor = l,
+        b->links[l] = (dag_link){.made = l,
+                                 .wire = l,
+                                 .tensor = l,
                                  .src = l,
                                  .dst = l + 1,
-                                 .exchange = DAG_EXCHANGE_ROWS,
-                                 .exchange_at_dst = true,
+                                 .border = {IR_NO_BORDER, IR_BORDER_ROWS},
+                                 .f_border = {IR_NONE, IR_NONE},
+                                 .b_border = {IR_NONE, IR_NONE},
                                  .carrier = l};
-        dag_run run = {.kind = PLAN_ALL_TO_ALL, .pass = PPS_PASS_F, .chunk = l + 1, .link = l};
-        b->links[l].f_exchange = add_run(b, run);
+        dag_run run = {.kind = PLAN_ALL_TO_ALL,
+                       .pass = PPS_PASS_F,
+                       .chunk = l + 1,
+                       .link = l,
+                       .teams = IR_NONE};
+        b->links[l].f_border[DAG_DST] = add_run(b, run);
         run.pass = PPS_PASS_BI;
-        b->links[l].b_exchange = add_run(b, run);
+        b->links[l].b_border[DAG_DST] = add_run(b, run);
     }
 }
 
@@ -134,8 +142,8 @@ static void set_hop(bench *b, uint32_t chunk, uint32_t units)
     dag_link *k = &b->links[chunk];
     b->tensors[chunk].dims[1] = units;
     uint32_t first = 3 * CHUNKS + 2 * chunk;
-    k->f_exchange = units > 0 ? first : IR_NONE;
-    k->b_exchange = units > 0 ? first + 1 : IR_NONE;
+    k->f_border[DAG_DST] = units > 0 ? first : IR_NONE;
+    k->b_border[DAG_DST] = units > 0 ? first + 1 : IR_NONE;
 }
 
 /* ---- Groups ------------------------------------------------------------------------------------
@@ -164,9 +172,12 @@ static void add_op(group *g, const bench *b, uint32_t which, pps_pass pass, uint
             g->compute[at] += machine_compute(cx, chunk, IR_PHASE_BW);
         uint32_t link = pass == PPS_PASS_F ? chunk - 1 : chunk;
         g->hop[at] = 0.0;
-        if (i > 0 && b->links[link].f_exchange != IR_NONE)
-            g->hop[at] = machine_hop(cx, &b->runs[pass == PPS_PASS_F ? b->links[link].f_exchange
-                                                                     : b->links[link].b_exchange]);
+        if (i == 0)
+            continue;
+        const dag_link *k = &b->links[link];
+        uint32_t run = pass == PPS_PASS_F ? k->f_border[DAG_DST] : k->b_border[DAG_DST];
+        if (run != IR_NONE)
+            g->hop[at] = machine_hop(cx, &b->runs[run]);
     }
 }
 
@@ -270,7 +281,7 @@ static double exchanged(const group *g)
 static void check_merge(const char *want, uint32_t n_ops, const uint32_t *n)
 {
     static bench b;
-    uint32_t nodes[MOST_NODES] = {0}, ret[MOST_NODES], op_of[CHUNKS], begin[80], next[80] = {0};
+    uint32_t nodes[MOST_NODES] = {0}, ret[MOST_NODES], op_of[CHUNKS], begin[100], next[100] = {0};
     uint32_t total = 0;
     char text[MOST_NODES + 1];
     bench_open(&b);
@@ -310,6 +321,23 @@ static void chains_are_merged_evenly(void **state)
     check_merge("ab", 2, (const uint32_t[]){1, 1}); /* ties go to the op named first */
     check_merge("babbab", 2, (const uint32_t[]){2, 4});
     check_merge("", 2, (const uint32_t[]){0, 0});
+}
+
+/* As many ops as a row can name: each has its turn, before any has its next. */
+static void many_ops_take_turns(void **state)
+{
+    (void)state;
+    uint32_t n[100];
+    char want[3 * 100 + 1];
+    for (uint32_t n_ops = 64; n_ops <= 100; n_ops++) {
+        for (uint32_t i = 0; i < n_ops; i++) {
+            n[i] = 3;
+            for (uint32_t k = 0; k < 3; k++)
+                want[k * n_ops + i] = (char)('a' + i % 26);
+        }
+        want[3 * n_ops] = '\0';
+        check_merge(want, n_ops, n);
+    }
 }
 
 static void any_lengths_keep_every_node(void **state)
@@ -545,6 +573,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(chains_are_merged_evenly),
+        cmocka_unit_test(many_ops_take_turns),
         cmocka_unit_test(any_lengths_keep_every_node),
         cmocka_unit_test(neighbours_of_equal_chains_alternate),
         cmocka_unit_test(no_merge_ends_much_earlier),

@@ -75,6 +75,9 @@ shard {EP: *} on [[0, 1], [2, 3]]' 2:18 E0490
 try "two split dimensions" refused 'place {PP: 0} on [0]
 split {} by MB into 2
 split {} by SEQ into 2' 3:1 E0490 "the first split"
+try "slices of sequences" refused 'place {PP: 0} on [0]
+split {} by MB into 2
+split {} by SEQ into 2 along sequence' 3:24 E0490 "nothing passes between their parts"
 try "a split of several stages" refused 'place {PP: 0..2} on [0]
 split {PP: 0..2} by MB into 2' 2:7 E0490 'write `split {}`'
 try "a place by microbatch" refused 'place {PP: 0, MB: 0..2} on [0]' 1:7 E0490 "depends on MB"

@@ -36,6 +36,11 @@ const char *const compiled_scripts[] = {
     "order dualpipev(2, 4)\n",
 
     "from \"models/gpt2\" import gpt2\n"
+    "train gpt2(tokens(8, 16), targets(), stages=1, layers=1, heads=2, dim=32, context=32)\n"
+    "place {} on [0, 1]\n"
+    "shard {TP: *} on [0, 1] as tensor sequence true\n",
+
+    "from \"models/gpt2\" import gpt2\n"
     "train gpt2(tokens(8, 32), targets(), stages=1, layers=2, heads=2, dim=48, vocab=250,\n"
     "           context=64) data token_file(\"t.bin\")\n",
 
@@ -47,6 +52,12 @@ const char *const compiled_scripts[] = {
     "for s in 0..4 { place {PP: s} on [s] stream pp }\n"
     "split {} by MB into 4\n"
     "order zerobubble(4, 4)\n",
+
+    "from \"models/llama\" import llama\n"
+    "train llama(tokens(4, 8), targets(), stages=2)\n"
+    "for s in 0..2 { place {PP: s} on [s] }\n"
+    "split {} by MB into 2\n"
+    "split {} by SEQ into 2 along sequence\n",
 };
 const unsigned compiled_n_scripts = sizeof compiled_scripts / sizeof compiled_scripts[0];
 

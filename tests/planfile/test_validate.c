@@ -59,6 +59,7 @@ static plan_operand *operand_of(plan_set *s, uint32_t op, plan_space space)
     X(a_kind_of_buffer, s->buffers[0].what = 99, "'what' of buffer 0")                             \
     X(named_buffers, s->works[0].n_buffers = UINT32_MAX, "'buffers' of work 0")                    \
     X(a_peer, work_of(s, PLAN_SEND)->peer = s->n_works, "'peer' of work")                          \
+    X(bucket_without_slices, P0.buckets[0].slices = 0, "bucket 0 of group 0 is in no slices")      \
     X(a_place, P0.steps[3].place = s->n_places, "'place' of step 3")                               \
     X(waits, P0.steps[3].waits = UINT32_MAX, "'waits' of step 3")                                  \
     X(bindings, P0.steps[3].bindings = P0.n_bindings, "'bindings' of step 3")                      \
@@ -73,6 +74,11 @@ static plan_operand *operand_of(plan_set *s, uint32_t op, plan_space space)
     X(huge_dimensions, s->params[0].dims[0] = s->params[0].dims[1] = UINT32_MAX, "too many")       \
     X(not_a_number, s->hidden = NAN, "'hidden' of plans 0")                                        \
     X(microbatches, s->n_mb = 1u << 31, "computes")                                                \
+    X(no_slices, s->n_slices = 0, "microbatches")                                                  \
+    X(odd_slices, s->n_slices = 3, "do not divide into 3 slices")                                  \
+    X(nameless_slices, s->n_slices = 2, "do not divide into 2 slices")                             \
+    X(other_slices, (s->n_slices = 2, s->slice_tag = "SEQ"), "")                                   \
+    X(kernel_slices, kernel_of(s, IR_ROPE)->slices = 2, "other operands")                          \
     X(losses, s->n_mb_losses++, "losses")                                                          \
     X(batch, s->batch++, "do not divide")                                                          \
     X(twice_a_rank, s->group_ranks[1] = s->group_ranks[0], "in two places")                        \
@@ -147,6 +153,54 @@ static void broken(void **state)
     }
 }
 
+#define SHARED_CASES(X)                                                                          \
+    X(scatter_width, work_of(s, PLAN_SEQ_SCATTER)->width += 4, "shares rows of another width")   \
+    X(scatter_bytes, work_of(s, PLAN_SEQ_SCATTER)->bytes += 4, "its team cannot divide")         \
+    X(gather_bytes, work_of(s, PLAN_SEQ_GATHER)->bytes *= 2, "no room for what its team shares") \
+    X(stats_bytes, work_of(s, PLAN_STATS)->bytes *= 2, "no room for what its team shares")       \
+    X(stats_width, work_of(s, PLAN_STATS)->width = 4, "shares rows of another width")            \
+    X(stats_teams, work_of(s, PLAN_STATS)->teams = IR_NONE, "of no teams")                       \
+    X(merge_ranks, kernel_of(s, IR_CROSS_ENTROPY_MERGE)->ep = 3, "or more ranks")                \
+    X(part_width, kernel_of(s, IR_CROSS_ENTROPY_PART)->n_out = 2, "is not inside the memory")    \
+    X(table_ranks, kernel_of(s, IR_EMBED)->ep = 3, "or more ranks")                              \
+    X(cut_blocks, cut_of(s)->blocks = 5, "is no slice of its parameter")                         \
+    X(no_blocks, cut_of(s)->blocks = 0, "is no slice of its parameter")
+
+/* A dimension that is cut in each of several blocks. */
+static plan_cut *cut_of(plan_set *s)
+{
+    for (uint32_t i = 0; i < P0.n_params; i++)
+        for (int k = 0; k < PLAN_MAX_CUTS; k++)
+            if (P0.params[i].cuts[k].teams != IR_NONE && P0.params[i].cuts[k].blocks > 1)
+                return &P0.params[i].cuts[k];
+    fail();
+    return NULL;
+}
+SHARED_CASES(BREAK)
+
+static void broken_shares(void **state)
+{
+    static const struct {
+        const char *name;
+        void (*change)(plan_set *s);
+        const char *part;
+    } shared_cases[] = {SHARED_CASES(CASE)};
+    (void)state;
+    for (size_t i = 0; i < sizeof shared_cases / sizeof *shared_cases; i++) {
+        compiled c;
+        char reason[256];
+        compiled_script(&c, compiled_scripts[3]);
+        assert_non_null(c.set);
+        shared_cases[i].change(c.set);
+        pps_status status = plan_validate(c.set, reason, NULL);
+        if (status != PPS_ERR_SCRIPT || strstr(reason, shared_cases[i].part) == NULL)
+            print_message("%s: status %d, \"%s\"\n", shared_cases[i].name, status, reason);
+        assert_int_equal(status, PPS_ERR_SCRIPT);
+        assert_non_null(strstr(reason, shared_cases[i].part));
+        compiled_close(&c);
+    }
+}
+
 static void whole(void **state)
 {
     (void)state;
@@ -165,6 +219,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(whole),
         cmocka_unit_test(broken),
+        cmocka_unit_test(broken_shares),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -150,6 +150,7 @@ int tiny_prove(tiny_prover *p, const tiny *t, bool buffered)
                         .rank_replica = p->zeros,
                         .rank_part = p->zeros,
                         .n_mb = 1,
+                        .n_slices = 1,
                         .works = p->works,
                         .buffers = p->buffers,
                         .n_buffers = 1,

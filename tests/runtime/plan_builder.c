@@ -28,6 +28,7 @@ void pb_init(plan_builder *b, uint32_t n_groups, uint32_t group_size, uint32_t n
         .team_ranks = b->team_ranks,
         .n_team_ranks = n_groups * group_size,
         .n_mb = 1,
+        .n_slices = 1,
         .batch = group_size,
         .T = 1,
         .works = b->works,

@@ -100,8 +100,8 @@ static pps_status one_step(rank_thread *t, exec_rank *r)
     const plan *p = r->plan;
     for (uint32_t k = 0; !t->all->paced && k < set->n_data; k++)
         if (reads_data(set, p, k))
-            train_data_fill(t->data, k, r->epoch, set->rank_replica[p->ranks + r->group_index],
-                            p->n_replicas, r->arena + p->data_offset + set->data[k].offset);
+            train_data_fill(t->data, k, r->epoch, train_share_of(set, r->rank),
+                            r->arena + p->data_offset + set->data[k].offset);
     uint64_t begin_ns = now_ns();
     if (t->all->watch.loop)
         t->all->watch.loop(t->all->watch.ud, r, true);

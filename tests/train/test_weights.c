@@ -284,7 +284,7 @@ static void make_two_ranks(two_ranks *m)
     m->params[0] = fixture_param("n", 2, 0, 0);
     m->params[1] = fixture_param("m.e.up", 2, 2, 3);
     m->params[1].flags = IR_PARAM_EXPERT;
-    m->held[0] = (plan_param){.param = 1, .cuts = {{.teams = 0}, uncut}, .offset = 0, .elems = 6};
+    m->held[0] = (plan_param){.param = 1, .cuts = {{.teams = 0, .blocks = 1}, uncut}, .offset = 0, .elems = 6};
     m->held[1] = (plan_param){.param = 0, .cuts = {uncut, uncut}, .offset = 24, .elems = 2};
     m->bucket = (plan_bucket){.n = 2, .bytes = 32, .teams = IR_NONE, .slices = 1};
     m->teams = (plan_teams){0, 2, 2};

@@ -226,8 +226,35 @@ static void missing_and_repeated_ops(void **state)
     assert_int_equal(cost_simulate_rows(&p, NULL, &c), PPS_ERR_SCRIPT);
     cost_rows_done(&c);
     rows_done(&p);
-    rows_parse(&p, "F0:0");
-    p.entries[0].general = true;
+}
+
+/* Slices are shares of a microbatch, named by a filter or by the entry; other tags have no costs. */
+static void slices(void **state)
+{
+    (void)state;
+    cost_rows c;
+    ir_program p = {0};
+    uint32_t ints[] = {0, 1};
+    ir_term terms[] = {{.tag = "SEQ", .kind = PPS_TERM_SET, .begin = 1, .n = 1}};
+    ir_filter filters[] = {{.begin = 0, .n = 1}};
+    rows_parse(&p, "F0:0 F0:0 B0:0\nF1:0 B1:0 B1:0");
+    p.terms = terms;
+    p.filters = filters;
+    p.ints = ints;
+    p.slice_tag = "SEQ";
+    p.n_slices = 2;
+    p.entries[0].slice = 1;
+    p.entries[1].general = true; /* slice 1 */
+    p.entries[4].slice = 2;
+    p.entries[5].slice = 1;
+    assert_int_equal(cost_simulate_rows(&p, NULL, &c), PPS_OK);
+    assert_true(c.end[0] == 0.5 && c.end[1] == 1); /* half a forward each */
+    assert_true(c.begin[3] == 1 && c.end[3] == 2); /* the whole one waits for both */
+    assert_true(c.end[4] == 3 && c.end[5] == 4);
+    assert_true(c.begin[2] == 4 && c.end[2] == 6);
+    assert_true(c.peak[0] == 1 && c.busy[1] == 3);
+    cost_rows_done(&c);
+    terms[0].tag = "DIR";
     assert_int_equal(cost_simulate_rows(&p, NULL, &c), PPS_ERR_SCRIPT);
     cost_rows_done(&c);
     rows_done(&p);
@@ -271,6 +298,7 @@ int main(void)
         cmocka_unit_test(copies_share_a_stage),
         cmocka_unit_test(deadlock_names_the_rows),
         cmocka_unit_test(missing_and_repeated_ops),
+        cmocka_unit_test(slices),
         cmocka_unit_test(edges),
         cmocka_unit_test(many_ops),
     };

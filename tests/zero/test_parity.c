@@ -45,66 +45,6 @@ static const char *const clauses[] = {
     "shard_params true",
 };
 
-static void near(const char *what, const plan_set *set, const float *got, const float *wanted)
-{
-    train_layout layout;
-    assert_int_equal(train_layout_new(set, &layout), PPS_OK);
-    for (uint32_t q = 0; q < set->n_params; q++) {
-        const float *a = got + layout.offsets[q] / 4, *b = wanted + layout.offsets[q] / 4;
-        double worst = 0, largest = 0;
-        for (uint64_t i = 0; i < ir_param_elems(&set->params[q]); i++) {
-            double d = fabs((double)a[i] - (double)b[i]);
-            worst = d > worst || isnan(d) ? d : worst;
-            largest = fabs((double)b[i]) > largest ? fabs((double)b[i]) : largest;
-        }
-        if (!(worst <= 1e-5 * largest))
-            fail_msg("%s of %s off by %g of %g", what, set->params[q].name, worst, largest);
-    }
-    train_layout_done(&layout);
-}
-
-/* Bytes that a rank's step sends by its plan, where that does not depend on the data. */
-static uint64_t planned_bytes(const plan_set *set, const plan *p, const plan_step *s,
-                              uint32_t index)
-{
-    const plan_work *w = plan_work_of(set, s);
-    uint64_t slice = w->bytes / p->n_ranks, n = p->n_ranks;
-    switch ((plan_step_kind)s->kind) {
-    case PLAN_SEND:
-        return w->bytes;
-    case PLAN_ALL_REDUCE: { /* the others' slices to them, our sums to all */
-        uint64_t elems = w->bytes / 4, own = elems * (index + 1) / n - elems * index / n;
-        return (elems - own + (n - 1) * own) * 4;
-    }
-    case PLAN_REDUCE_SCATTER:
-    case PLAN_ALL_GATHER:
-        return (n - 1) * slice;
-    default:
-        return 0;
-    }
-}
-
-static void as_planned(const plan_set *set, const outcome *o, bool ep)
-{
-    static const plan_step_kind kinds[] = {PLAN_SEND, PLAN_ALL_REDUCE, PLAN_REDUCE_SCATTER,
-                                           PLAN_ALL_GATHER};
-    for (uint32_t rank = 0; rank < set->n_ranks; rank++) {
-        const plan *p = &set->plans[set->rank_group[rank]];
-        uint64_t measured = o->result.measured_bytes[rank], planned = o->result.planned_bytes[rank];
-        if (ep) /* room for rows that this data does not send */
-            assert_true(measured <= planned);
-        else
-            assert_int_equal(measured, planned);
-        for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++) {
-            uint64_t bytes = 0;
-            for (uint32_t i = 0; i < p->n_steps; i++)
-                if (p->steps[i].kind == kinds[k])
-                    bytes += planned_bytes(set, p, &p->steps[i], set->rank_index[rank]);
-            assert_int_equal(o->result.sent_bytes[rank][kinds[k]], bytes);
-        }
-    }
-}
-
 static void check_cell(const zero_case *z, const outcome *alone, char hash[65])
 {
     compiled c;
@@ -115,11 +55,11 @@ static void check_cell(const zero_case *z, const outcome *alone, char hash[65])
     for (int i = 0; i < ZERO_STEPS; i++)
         if (!(fabs(o.losses[i] - alone->losses[i]) <= 1e-5 * fabs(alone->losses[i])))
             fail_msg("loss %d is %.9g, not %.9g", i + 1, o.losses[i], alone->losses[i]);
-    near("gradient", c.set, o.grads, alone->grads);
-    near("value", c.set, o.params, alone->params);
+    zero_near("gradient", c.set, o.grads, alone->grads);
+    zero_near("value", c.set, o.params, alone->params);
     assert_string_equal(o.result.params_sha256, again.result.params_sha256);
     assert_memory_equal(o.losses, again.losses, sizeof o.losses);
-    as_planned(c.set, &o, z->ep);
+    zero_as_planned(c.set, &o, z->ep);
     memcpy(hash, o.result.params_sha256, 65);
     outcome_done(&o);
     outcome_done(&again);

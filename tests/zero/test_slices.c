@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * test_slices.c: reduce-scatter and all-gather of the shared-memory ranks: every slice where it
- * belongs, in place and apart, added or not, for groups of 1 to 4 ranks; sums in group order; sizes
- * that do not divide, or leave a rank's memory, refused.
+ * belongs, in place and apart, added or not, whole or in pieces, for groups of 1 to 4 ranks; sums
+ * in group order; sizes that do not divide, or leave a rank's memory, refused.
  */
 #include "runtime/coll/coll.h"
 
@@ -94,6 +94,39 @@ static pps_status one_round(runner *run, coll_rank *r, int round)
     return coll_barrier(r);
 }
 
+/* Slices in pieces of PIECE floats: piece k of rank i is the (k n + i)-th of all. */
+static pps_status pieces_round(runner *run, coll_rank *r, int round)
+{
+    enum { PIECE = SLICE / 3 };
+    uint32_t n = run->n;
+    float *all = coll_world_arena(run->world, run->rank), *apart = all + MAX_RANKS * SLICE;
+    coll_op op = {.kind = COLL_REDUCE_SCATTER,
+                  .seq = 100 + 2 * (uint32_t)round,
+                  .group = group,
+                  .group_size = n,
+                  .group_index = run->rank,
+                  .send = all,
+                  .recv = apart,
+                  .width = PIECE * 4,
+                  .bytes = (uint64_t)n * SLICE * 4};
+    for (uint64_t i = 0; i < (uint64_t)n * SLICE; i++)
+        all[i] = value(run->rank, i, round);
+    PPS_TRY(run_op(r, &op));
+    for (uint64_t i = 0; i < SLICE; i++)
+        run->right &= apart[i] == sum(n, (i / PIECE * n + run->rank) * PIECE + i % PIECE, round);
+    run->right &= op.sent_bytes == (n - 1) * (uint64_t)SLICE * 4;
+
+    op.kind = COLL_ALL_GATHER;
+    op.seq++;
+    op.send = apart;
+    op.recv = all;
+    PPS_TRY(run_op(r, &op));
+    for (uint64_t i = 0; i < (uint64_t)n * SLICE; i++)
+        run->right &= all[i] == sum(n, i, round);
+    run->right &= op.sent_bytes == (n - 1) * (uint64_t)SLICE * 4;
+    return coll_barrier(r);
+}
+
 static void *run_rank(void *ud)
 {
     runner *run = ud;
@@ -102,6 +135,8 @@ static void *run_rank(void *ud)
     run->status = coll_rank_new(run->world, run->rank, &r);
     for (int round = 0; round < ROUNDS && run->status == PPS_OK; round++)
         run->status = one_round(run, r, round);
+    for (int round = 0; round < ROUNDS && run->status == PPS_OK; round++)
+        run->status = pieces_round(run, r, round);
     if (run->status != PPS_OK)
         coll_world_abort(run->world, run->rank, run->status);
     coll_rank_free(r);
@@ -152,10 +187,15 @@ static void what_does_not_fit_is_refused(void **state)
         coll_kind kind;
         char *send, *recv;
         uint64_t bytes;
+        uint32_t width;
     } rows[] = {
+        {COLL_REDUCE_SCATTER, memory, memory + 64, 32, 12}, /* pieces do not make up a slice */
+        {COLL_ALL_GATHER, memory + 64, memory, 32, 6},
         {COLL_REDUCE_SCATTER, memory, memory, 12}, /* one float and a half each */
-        {COLL_ALL_GATHER, memory, memory, 12},      {COLL_REDUCE_SCATTER, end - 8, memory, 16},
-        {COLL_REDUCE_SCATTER, memory, end - 4, 16}, {COLL_ALL_GATHER, end - 4, memory, 16},
+        {COLL_ALL_GATHER, memory, memory, 12},
+        {COLL_REDUCE_SCATTER, end - 8, memory, 16},
+        {COLL_REDUCE_SCATTER, memory, end - 4, 16},
+        {COLL_ALL_GATHER, end - 4, memory, 16},
         {COLL_ALL_GATHER, memory, end - 8, 16},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
@@ -165,6 +205,7 @@ static void what_does_not_fit_is_refused(void **state)
                       .group_size = 2,
                       .send = rows[i].send,
                       .recv = rows[i].recv,
+                      .width = rows[i].width,
                       .bytes = rows[i].bytes};
         assert_int_equal(coll_start(r, &op), PPS_ERR_ARG);
     }

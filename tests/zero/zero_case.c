@@ -4,6 +4,7 @@
  */
 #include "zero_case.h"
 
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -173,4 +174,72 @@ void outcome_done(outcome *o)
     launch_result_done(&o->result);
     free(o->params);
     free(o->grads);
+}
+
+/* ---- Comparing ---------------------------------------------------------------------------------
+ */
+
+void zero_near(const char *what, const plan_set *set, const float *got, const float *wanted)
+{
+    train_layout layout;
+    assert_int_equal(train_layout_new(set, &layout), PPS_OK);
+    for (uint32_t q = 0; q < set->n_params; q++) {
+        const float *a = got + layout.offsets[q] / 4, *b = wanted + layout.offsets[q] / 4;
+        double worst = 0, largest = 0;
+        for (uint64_t i = 0; i < ir_param_elems(&set->params[q]); i++) {
+            double d = fabs((double)a[i] - (double)b[i]);
+            worst = d > worst || isnan(d) ? d : worst;
+            largest = fabs((double)b[i]) > largest ? fabs((double)b[i]) : largest;
+        }
+        if (!(worst <= 1e-5 * largest))
+            fail_msg("%s of %s off by %g of %g", what, set->params[q].name, worst, largest);
+    }
+    train_layout_done(&layout);
+}
+
+/* Bytes that a rank's step sends by its plan, where that does not depend on the data. */
+static uint64_t planned_bytes(const plan_set *set, const plan_step *s, const plan_seat *seats)
+{
+    const plan_work *w = plan_work_of(set, s);
+    bool is_send = s->kind == PLAN_SEND;
+    uint64_t n = is_send ? 1 : set->teams[w->teams].size, slice = w->bytes / n;
+    switch ((plan_step_kind)s->kind) {
+    case PLAN_SEND:
+        return w->bytes;
+    case PLAN_ALL_REDUCE: { /* the others' slices to them, our sums to all */
+        uint64_t elems = w->bytes / 4, index = seats[w->teams].index;
+        uint64_t own = elems * (index + 1) / n - elems * index / n;
+        return (elems - own + (n - 1) * own) * 4;
+    }
+    case PLAN_REDUCE_SCATTER:
+    case PLAN_ALL_GATHER:
+        return (n - 1) * slice;
+    default:
+        return 0;
+    }
+}
+
+void zero_as_planned(const plan_set *set, const outcome *o, bool ep)
+{
+    static const plan_step_kind kinds[] = {PLAN_SEND, PLAN_ALL_REDUCE, PLAN_REDUCE_SCATTER,
+                                           PLAN_ALL_GATHER};
+    plan_seat *seats = calloc(set->n_teams, sizeof *seats);
+    assert_non_null(seats);
+    for (uint32_t rank = 0; rank < set->n_ranks; rank++) {
+        const plan *p = &set->plans[set->rank_group[rank]];
+        uint64_t measured = o->result.measured_bytes[rank], planned = o->result.planned_bytes[rank];
+        plan_find_seats(set, rank, seats);
+        if (ep) /* room for rows that this data does not send */
+            assert_true(measured <= planned);
+        else
+            assert_int_equal(measured, planned);
+        for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++) {
+            uint64_t bytes = 0;
+            for (uint32_t i = 0; i < p->n_steps; i++)
+                if (p->steps[i].kind == kinds[k])
+                    bytes += planned_bytes(set, &p->steps[i], seats);
+            assert_int_equal(o->result.sent_bytes[rank][kinds[k]], bytes);
+        }
+    }
+    free(seats);
 }

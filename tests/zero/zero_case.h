@@ -43,4 +43,9 @@ typedef struct outcome {
 void zero_run(compiled *c, outcome *ret);
 void outcome_done(outcome *o);
 
+/* Fails the test unless each tensor is within 1e-5 of the other's largest element. */
+void zero_near(const char *what, const plan_set *set, const float *got, const float *wanted);
+/* ... unless memory in use and bytes sent are the plan's; `ep`: rows sent depend on the data. */
+void zero_as_planned(const plan_set *set, const outcome *o, bool ep);
+
 #endif
