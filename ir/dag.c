@@ -32,23 +32,9 @@ unsigned dag_border_step(ir_border border, pps_pass pass)
 dag_end dag_end_of(const dag *d, uint32_t run)
 {
     const dag_link *k = &d->links[d->runs[run].link];
-    return k->f_border[DAG_DST] == run || k->b_border[DAG_DST] == run || k->b_again == run ? DAG_DST
-                                                                                           : DAG_SRC;
-}
-
-pps_pass dag_pass(const dag *d, uint32_t node)
-{
-    const dag_run *r = &d->runs[d->node_run[node]];
-    if (r->kind == PLAN_COMPUTE && r->pass == PPS_PASS_BI)
-        return dag_split(d, r->chunk, node - r->first) ? PPS_PASS_BI : PPS_PASS_B;
-    return (pps_pass)r->pass;
-}
-
-bool dag_alive(const dag *d, uint32_t node)
-{
-    const dag_run *r = &d->runs[d->node_run[node]];
-    return r->kind != PLAN_COMPUTE || r->pass != PPS_PASS_BW ||
-           dag_split(d, r->chunk, node - r->first);
+    return k->f_border[DAG_DST] == run || k->b_border[DAG_DST] == run || k->b_again == run
+               ? DAG_DST
+               : DAG_SRC;
 }
 
 uint32_t dag_stage(const ir_graph *g, uint32_t chunk)
@@ -99,6 +85,10 @@ int dag_label(const dag *d, uint32_t node, char *buffer, size_t n)
                         node - r->first);
     if (dag_of_bucket(r))
         return snprintf(buffer, n, "%s(bucket %u)", plan_step_name(r->kind), r->chunk);
+    if (plan_is(r->kind, PLAN_COPY)) {
+        label_op(d, r->chunk, (pps_pass)r->pass, node - r->first, op, sizeof op);
+        return snprintf(buffer, n, "%s(%s)", plan_step_name(r->kind), op);
+    }
     uint32_t chunk = r->kind == PLAN_COMPUTE ? r->chunk
                      : r->kind == PLAN_RECV
                          ? (r->pass == PPS_PASS_F ? d->links[r->link].dst : d->links[r->link].src)
@@ -179,17 +169,30 @@ pps_status dag_add_edge(dag *d, uint32_t src_run, uint32_t dst_run)
     return PPS_OK;
 }
 
+/* Microbatches of which both runs have nodes that are alive. */
+static uint32_t alive_in_both(const dag *d, const dag_run *a, const dag_run *b)
+{
+    const dag_run *ends[2] = {a, b};
+    uint32_t n = 0;
+    bool all = true;
+    for (int i = 0; i < 2; i++)
+        all &= dag_all_alive(ends[i]);
+    if (all)
+        return a->n;
+    for (uint32_t m = 0; m < a->n; m++)
+        n += dag_run_alive(d, a, m) && dag_run_alive(d, b, m);
+    return n;
+}
+
 void dag_count(dag *d)
 {
     d->n_alive = 0;
     d->n_node_edges = 0;
-    for (uint32_t v = 0; v < d->n_nodes; v++)
-        d->n_alive += dag_alive(d, v);
-    for (uint32_t e = 0; e < d->n_edges; e++) {
+    for (uint32_t i = 0; i < d->n_runs; i++)
+        d->n_alive += alive_in_both(d, &d->runs[i], &d->runs[i]);
+    for (uint32_t e = 0; e < d->n_edges; e++) { /* what many lead to is always alive */
         const dag_run *src = &d->runs[d->run_src[e]], *dst = &d->runs[d->run_dst[e]];
-        for (uint32_t m = 0; m < src->n; m++)
-            d->n_node_edges += dag_alive(d, src->first + m) &&
-                               dag_alive(d, dst->n == 1 ? dst->first : dst->first + m);
+        d->n_node_edges += alive_in_both(d, src, dst->n == src->n ? dst : src);
     }
     for (uint32_t i = 0; i < d->n_runs; i++) /* one less than slices, per microbatch */
         if (d->runs[i].carried)
@@ -207,7 +210,7 @@ pps_status dag_seal(dag *d)
     if (nodes >= IR_NONE)
         return PPS_ERR_LIMIT;
     d->n_nodes = (uint32_t)nodes;
-    d->node_run = arena_new(d->mem, (nodes + 1) * sizeof *d->node_run);
+    d->node_run = arena_new(d->node_mem, (nodes + 1) * sizeof *d->node_run);
     d->run_edges = arena_new(d->mem, (2 * (size_t)d->n_edges + 1) * sizeof *d->run_edges);
     if (d->node_run == NULL || d->run_edges == NULL)
         return PPS_ERR_NOMEM;

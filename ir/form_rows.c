@@ -6,8 +6,6 @@
  */
 #include "ir/trace.h"
 
-#include <stdarg.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -173,18 +171,10 @@ typedef struct row_text {
     bool failed;
 } row_text;
 
-static void add(row_text *t, const char *format, ...) PPS_PRINTF(2, 3);
-static void add(row_text *t, const char *format, ...)
+static void add_bytes(row_text *t, const char *bytes, size_t n)
 {
-    char piece[128];
-    va_list args;
-    va_start(args, format);
-    int n = vsnprintf(piece, sizeof piece, format, args);
-    va_end(args);
-    if (n < 0 || (size_t)n >= sizeof piece)
-        n = (int)sizeof piece - 1;
-    if (t->n + (size_t)n + 1 > t->cap) {
-        size_t cap = t->cap ? t->cap * 2 : 256;
+    if (t->n + n + 1 > t->cap) {
+        size_t cap = t->cap * 2 > t->n + n + 1 ? t->cap * 2 : t->n + n + 256;
         char *bigger = t->failed ? NULL : realloc(t->bytes, cap);
         if (!bigger) {
             t->failed = true;
@@ -193,8 +183,25 @@ static void add(row_text *t, const char *format, ...)
         t->bytes = bigger;
         t->cap = cap;
     }
-    memcpy(t->bytes + t->n, piece, (size_t)n + 1);
-    t->n += (size_t)n;
+    memcpy(t->bytes + t->n, bytes, n);
+    t->n += n;
+    t->bytes[t->n] = '\0';
+}
+
+static void add(row_text *t, const char *text)
+{
+    add_bytes(t, text, strlen(text));
+}
+
+/* Rows of long schedules are mostly numbers: printf would take longer than all the rest. */
+static void add_number(row_text *t, uint32_t number)
+{
+    char digits[10];
+    size_t at = sizeof digits;
+    do
+        digits[--at] = (char)('0' + number % 10);
+    while ((number /= 10) > 0);
+    add_bytes(t, digits + at, sizeof digits - at);
 }
 
 static const char *const pass_names[] = {"F", "B", "BI", "BW"};
@@ -203,19 +210,26 @@ static const char *const comm_names[] = {
 
 static void add_indices(row_text *t, const uint32_t *ints, uint32_t n)
 {
-    if (n == 1)
-        add(t, "%u", ints[0]);
-    else if (n > 2 && ints[n - 1] - ints[0] == n - 1)
-        add(t, "%u..%u", ints[0], ints[n - 1] + 1);
-    else
-        for (uint32_t i = 0; i < n; i++)
-            add(t, "%s%u%s", i ? "," : "[", ints[i], i + 1 == n ? "]" : "");
+    if (n == 1) {
+        add_number(t, ints[0]);
+    } else if (n > 2 && ints[n - 1] - ints[0] == n - 1) {
+        add_number(t, ints[0]);
+        add(t, "..");
+        add_number(t, ints[n - 1] + 1);
+    } else {
+        for (uint32_t i = 0; i < n; i++) {
+            add(t, i ? "," : "[");
+            add_number(t, ints[i]);
+        }
+        add(t, n > 0 ? "]" : "");
+    }
 }
 
 /* TAG=value of a term, or TAG: value in a filter that is no op. */
 static void add_term(row_text *t, const ir_program *p, const ir_term *term, const char *equals)
 {
-    add(t, "%s%s", term->tag, equals);
+    add(t, term->tag);
+    add(t, equals);
     switch ((pps_term_kind)term->kind) {
     case PPS_TERM_ANY:
         add(t, "*");
@@ -227,10 +241,10 @@ static void add_term(row_text *t, const ir_program *p, const ir_term *term, cons
         add_indices(t, p->ints + term->begin, term->n);
         break;
     case PPS_TERM_PASS:
-        add(t, "%s", pass_names[term->pass]);
+        add(t, pass_names[term->pass]);
         break;
     case PPS_TERM_COMM:
-        add(t, "%s", comm_names[term->comm]);
+        add(t, comm_names[term->comm]);
         break;
     }
 }
@@ -245,17 +259,26 @@ static void add_entry(row_text *t, const ir_program *p, const ir_entry *e)
 {
     const ir_filter *f = e->general ? &p->filters[e->filter] : NULL;
     bool is_op = e->stage != IR_NONE && e->mb != IR_NONE && e->pass < PPS_PASS_COUNT;
-    if (is_op)
-        add(t, "%s%s%s%u:%u", comm_names[e->comm], e->comm ? "(" : "", pass_names[e->pass],
-            e->stage, e->mb);
+    if (is_op) {
+        add(t, comm_names[e->comm]);
+        add(t, e->comm ? "(" : "");
+        add(t, pass_names[e->pass]);
+        add_number(t, e->stage);
+        add(t, ":");
+        add_number(t, e->mb);
+    }
     uint32_t n = 0;
-    if (!e->general && e->slice > 0 && p->slice_tag)
-        add(t, "%s%s=%u", n++ == 0 ? "{" : ",", p->slice_tag, e->slice - 1);
+    if (!e->general && e->slice > 0 && p->slice_tag) {
+        add(t, n++ == 0 ? "{" : ",");
+        add(t, p->slice_tag);
+        add(t, "=");
+        add_number(t, e->slice - 1);
+    }
     for (uint32_t i = 0; f && i < f->n; i++) {
         const ir_term *term = &p->terms[f->begin + i];
         if (is_op && is_core_tag(term))
             continue;
-        add(t, "%s", n++ == 0 ? "{" : ",");
+        add(t, n++ == 0 ? "{" : ",");
         add_term(t, p, term, is_op ? "=" : ":");
     }
     if (n > 0)
@@ -269,7 +292,7 @@ static void add_entry(row_text *t, const ir_program *p, const ir_entry *e)
 char *ir_row_text(const ir_program *p, const ir_row *row)
 {
     row_text t = {0};
-    add(&t, "%s", "");
+    add(&t, "");
     for (uint32_t at = 0; at < row->n;) {
         uint32_t end = at + 1;
         while (end < row->n && p->entries[row->begin + end].joins)
@@ -280,7 +303,7 @@ char *ir_row_text(const ir_program *p, const ir_row *row)
                 const ir_entry *e = &p->entries[row->begin + i];
                 if (e->pass != pass)
                     continue;
-                add(&t, "%s", !first ? "|" : at ? " " : "");
+                add(&t, !first ? "|" : at ? " " : "");
                 add_entry(&t, p, e);
                 first = false;
             }

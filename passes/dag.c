@@ -31,8 +31,7 @@ pps_status pass_stream(pass_cx *cx, uint32_t stream, const char *fallback, uint1
     return PPS_OK;
 }
 
-/* The way back of a stream that carries transfers: "pp" and "pp<". */
-static pps_status back_stream(pass_cx *cx, uint16_t stream, uint16_t *ret)
+pps_status pass_back_stream(pass_cx *cx, uint16_t stream, uint16_t *ret)
 {
     const char *name = cx->dag->streams[stream];
     size_t n = strlen(name);
@@ -48,7 +47,7 @@ static pps_status make_streams(pass_cx *cx)
 {
     dag *d = cx->dag;
     size_t named = pps_stream_count(cx->st);
-    PASS_ALLOC(d->streams, cx->mem, 2 * named + 10);
+    PASS_ALLOC(d->streams, cx->mem, 2 * named + 12);
     d->streams[d->n_streams++] = "compute";
     for (size_t i = 0; i < named; i++) {
         const char *name = pps_stream_name(cx->st, (uint32_t)i);
@@ -242,7 +241,7 @@ static pps_status add_transfer(pass_cx *cx, hop_cx *h, uint32_t link, uint32_t f
     uint16_t stream;
     PPS_TRY(pass_stream(cx, p->directives[d->chunks[from].place].stream, "p2p", &stream));
     if (d->chunks[from].group > d->chunks[to].group)
-        PPS_TRY(back_stream(cx, stream, &stream));
+        PPS_TRY(pass_back_stream(cx, stream, &stream));
     for (int end = 0; end < 2; end++) {
         uint32_t chunk = end == 0 ? from : to;
         const ir_directive *place = &p->directives[d->chunks[chunk].place];
@@ -399,6 +398,7 @@ pps_status pass_dag(pass_cx *cx)
             if (brings_rows(&d->links[l]) == (rows == 1))
                 PPS_TRY(link_hops(cx, l));
     PPS_TRY(pass_buckets(cx));
+    PPS_TRY(pass_copy_streams(cx));
     merge_streams(cx);
     PASS_ALLOC(d->split_bw, cx->mem, (size_t)g->n_chunks * d->n_mb);
     PPS_TRY(pass_local_rows(cx));

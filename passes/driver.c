@@ -80,6 +80,10 @@ static pps_status run_passes(pass_cx *cx)
         arena_done(cx->phase);
         if (passes[i].run == pass_schedule)
             arena_done(cx->ordering);
+        if (passes[i].run == pass_lower) {
+            arena_done(cx->nodes);
+            arena_spares_done(cx->spares);
+        }
         if (o->ran != NULL)
             o->ran(o->ran_ud, passes[i].name);
         if (o->verify && cx->dag->n_runs > 0)
@@ -153,26 +157,32 @@ pps_status pass_replace_graph(pass_cx *cx, ir_graph *graph, ir_id *loss_ops)
 pps_status pps_compile(pps_state *st, ir_program *p, const pass_options *options, plan_set **ret)
 {
     static const pass_options defaults = {0};
-    arena scratch, ordering, phase, *mem = malloc(sizeof *mem);
+    arena scratch, nodes, ordering, phase, *mem = malloc(sizeof *mem);
     double begin = now_ms();
     pps_status status = PPS_ERR_NOMEM;
     if (mem == NULL)
         return PPS_ERR_NOMEM;
-    arena_init(mem, NULL, NULL);
-    arena_init(&scratch, NULL, NULL);
-    arena_init(&ordering, NULL, NULL);
-    arena_init(&phase, NULL, NULL);
+    arena_spares spares = {0};
+    arena *arenas[] = {mem, &scratch, &nodes, &ordering, &phase};
+    enum { N_ARENAS = sizeof arenas / sizeof *arenas };
+    for (int i = 0; i < N_ARENAS; i++) {
+        arena_init(arenas[i], NULL, NULL);
+        arena_recycle(arenas[i], &spares);
+    }
     pass_cx cx = {.st = st,
                   .program = p,
                   .options = options != NULL ? options : &defaults,
                   .mem = mem,
                   .scratch = &scratch,
+                  .nodes = &nodes,
                   .ordering = &ordering,
-                  .phase = &phase};
+                  .phase = &phase,
+                  .spares = &spares};
     cx.dag = arena_zero(&scratch, sizeof *cx.dag);
     cx.set = arena_zero(mem, sizeof *cx.set);
     if (cx.dag != NULL && cx.set != NULL) {
         cx.dag->mem = &scratch;
+        cx.dag->node_mem = &nodes;
         cx.dag->program = p;
         cx.dag->graph = p->graph;
         cx.set->mem = mem;
@@ -182,9 +192,10 @@ pps_status pps_compile(pps_state *st, ir_program *p, const pass_options *options
         if (status == PPS_OK && cx.options->verify)
             status = validate(&cx);
     }
-    arena_done(&scratch);
-    arena_done(&ordering);
-    arena_done(&phase);
+    for (int i = 1; i < N_ARENAS; i++)
+        arena_done(arenas[i]);
+    arena_spares_done(&spares);
+    arena_recycle(mem, NULL);
     if (status != PPS_OK) {
         arena_done(mem);
         free(mem);

@@ -12,7 +12,7 @@
  * A rank that only ever sends on a stream would never learn that what it sent has arrived, and
  * could never use those buffers again. So the first compute of a row group also waits for the sends
  * that the global order puts before the group before: they have mostly ended, and what follows the
- * global order cannot wait in a circle.
+ * global order cannot wait in a circle. The same goes for copies to host memory.
  */
 #include "passes/lower.h"
 
@@ -21,15 +21,16 @@
 
 typedef struct lower {
     pass_cx *cx;
-    arena *mem; /* this group's lowering */
+    arena *mem; /* this group's */
     lower_buffers buffers;
     lower_named named;
     uint32_t *work_of, *run_place, *origin_place, n_origins;
     plan *plan;
-    memory_life *lives;
-    uint32_t n_lives;
-    uint32_t *touched; /* lives by first touch */
-    uint32_t n_touched;
+    uint32_t *block_of; /* [lives] the plan's block; untouched + family: none so far */
+    plan_block *blocks; /* by first touch */
+    memory_uses *uses;  /* of each */
+    uint32_t n_blocks, n_host;
+    uint32_t *place_of;  /* [n_blocks] number in its memory, in_host +; NULL: all on the device */
     uint32_t *clock;     /* [n_steps][n_streams]: step + 1 */
     uint32_t *stream_at; /* [n_streams] latest step + 1 */
     uint32_t *need;      /* [n_streams] */
@@ -40,6 +41,9 @@ typedef struct lower {
     uint32_t row_group;       /* of the last compute */
     uint32_t seq, seq_before; /* where it, and the group before it, begin in the global order */
 } lower;
+
+static const uint32_t untouched = 1u << 31; /* family + that: a life without a block */
+static const uint32_t in_host = 1u << 31;   /* block of host memory + that */
 
 static uint64_t aligned(uint64_t bytes)
 {
@@ -85,7 +89,8 @@ static void needs_of(lower *l, uint32_t v)
             need(l, cx->extra_list[e]);
 }
 
-/* At the first compute of a row group: wait for sends that were due by the group before. */
+/* At the first compute of a row group: wait for sends and copies to host memory that were due by
+ * the group before. */
 static void settle(lower *l, uint32_t v)
 {
     const pass_cx *cx = l->cx;
@@ -98,9 +103,13 @@ static void settle(lower *l, uint32_t v)
     l->seq = cx->seq[v];
     for (uint32_t s = 1; s < cx->dag->n_streams; s++) {
         uint32_t next = l->settled[s];
-        for (; next != IR_NONE && cx->seq[issue[next]] < l->seq_before; next = l->next_on[next])
-            if (steps[next].kind == PLAN_SEND)
+        for (; next != IR_NONE; next = l->next_on[next]) {
+            bool copies = steps[next].kind == PLAN_OFFLOAD;
+            if (cx->seq[issue[next]] >= l->seq_before + copies)
+                break;
+            if (copies || steps[next].kind == PLAN_SEND)
                 need(l, issue[next]);
+        }
         l->settled[s] = next;
     }
 }
@@ -129,6 +138,8 @@ static pps_status set_waits(lower *l, uint32_t v, uint32_t step)
     if (before > 0) {
         memcpy(clock, l->clock + (size_t)(before - 1) * n, n * sizeof *clock);
         clock[s->stream] = before;
+    } else {
+        memset(clock, 0, n * sizeof *clock);
     }
     s->waits = p->n_waits;
     for (;;) { /* latest first: it is likeliest to bring the others along */
@@ -162,37 +173,44 @@ static pps_status set_waits(lower *l, uint32_t v, uint32_t step)
 /* ---- a step
  * -------------------------------------------------------------------------------------- */
 
-static pps_status touch(lower *l, uint32_t life, uint32_t step)
+static uint32_t begin_block(lower *l, plan_block b, uint32_t step)
 {
-    memory_life *m = &l->lives[life];
-    plan *p = l->plan;
-    p->bindings[p->n_bindings++] = life; /* its place once it has one */
-    p->steps[step].n_bindings++;
-    if (m->units == 0)
-        return PPS_OK;
-    if (m->first == IR_NONE) {
-        m->first = step;
-        l->touched[l->n_touched++] = life;
-    }
-    m->last = step;
-    for (uint32_t k = 0; k < m->n_access; k++)
-        if (p->steps[m->access[k]].stream == p->steps[step].stream) {
-            m->access[k] = step;
-            return PPS_OK;
-        }
-    if (m->n_access == sizeof m->access / sizeof *m->access) {
-        pps_error(l->cx->st, plan_place_of(l->cx->set, &p->steps[step]), 9903,
-                  "a buffer is touched by more than %u streams", (unsigned)m->n_access);
-        return PPS_ERR_INTERNAL;
-    }
-    m->access[m->n_access++] = step;
-    return PPS_OK;
+    if (b.units == 0)
+        return IR_NONE;
+    b.first = step;
+    l->n_host += b.what == PLAN_BLOCK_HOST;
+    l->blocks[l->n_blocks] = b;
+    l->uses[l->n_blocks] = (memory_uses){{0}};
+    return l->n_blocks++;
 }
 
-static const pass_program *program_of(const pass_cx *cx, uint32_t v)
+static pps_status use_block(lower *l, uint32_t block, uint32_t step)
 {
-    const dag_run *r = &cx->dag->runs[cx->dag->node_run[v]];
-    return &cx->chunks[r->chunk].programs[dag_pass(cx->dag, v)];
+    plan *p = l->plan;
+    p->bindings[p->n_bindings++] = block; /* its place once it has one */
+    p->steps[step].n_bindings++;
+    if (block == IR_NONE)
+        return PPS_OK;
+    uint32_t *last = l->uses[block].last;
+    l->blocks[block].last = step;
+    for (size_t k = 0; k < sizeof l->uses->last / sizeof *last; k++)
+        if (last[k] == 0 || p->steps[last[k] - 1].stream == p->steps[step].stream) {
+            last[k] = step + 1;
+            return PPS_OK;
+        }
+    pps_error(l->cx->st, plan_place_of(l->cx->set, &p->steps[step]), 9903,
+              "a buffer is touched by more than %zu streams", sizeof l->uses->last / sizeof *last);
+    return PPS_ERR_INTERNAL;
+}
+
+static pps_status touch(lower *l, uint32_t life, uint32_t step)
+{
+    uint32_t *block = &l->block_of[life];
+    if (*block != IR_NONE && *block >= untouched) {
+        const family *f = &l->buffers.families[*block - untouched];
+        *block = begin_block(l, memory_block_of(f->bytes, f->what), step);
+    }
+    return use_block(l, *block, step);
 }
 
 static pps_status compute(lower *l, uint32_t v, uint32_t step)
@@ -200,11 +218,14 @@ static pps_status compute(lower *l, uint32_t v, uint32_t step)
     pass_cx *cx = l->cx;
     const dag_run *r = &cx->dag->runs[cx->dag->node_run[v]];
     plan_step *s = &l->plan->steps[step];
-    const pass_program *program = program_of(cx, v);
-    uint32_t entry = cx->node_entry[v];
+    const pass_program *program = pass_program_of(cx, v);
+    uint32_t entry = cx->node_entry[v], lives[UINT8_MAX];
     s->row_group = cx->node_slot[v];
     if (cx->node_overlap[v])
         s->flags |= PLAN_STEP_OVERLAP;
+    if (r->pass == PPS_PASS_BI &&
+        pass_variant_of(cx->dag, r->chunk, v - r->first) == PASS_RECOMPUTES)
+        s->flags |= PLAN_STEP_RECOMPUTE;
     if (entry != IR_NONE) {
         uint32_t place = l->origin_place[cx->program->entries[entry].origin];
         s->place = place != 0 ? place : s->place;
@@ -212,14 +233,15 @@ static pps_status compute(lower *l, uint32_t v, uint32_t step)
     for (uint32_t i = 0; i < program->binds.n; i++) {
         uint32_t life = lower_bind_life(&l->buffers, &cx->binds[program->binds.begin + i], r->chunk,
                                         (pps_pass)s->pass, v - r->first);
-        if (life == IR_NONE) {
-            life = l->n_lives++;
-            l->lives[life] = memory_life_of(program->work_bytes, PLAN_BLOCK_WORK);
+        lives[i] = life;
+        if (life != IR_NONE) {
+            PPS_TRY(touch(l, life, step));
+            continue;
         }
-        PPS_TRY(touch(l, life, step));
+        plan_block work = memory_block_of(program->work_bytes, PLAN_BLOCK_WORK);
+        PPS_TRY(use_block(l, begin_block(l, work, step), step));
     }
-    return lower_named_note(&l->named, r->group, s, l->plan->bindings + s->bindings,
-                            program->work_bytes);
+    return lower_named_note(&l->named, r->group, s, lives, program->work_bytes);
 }
 
 static pps_status make_step(lower *l, uint32_t v, uint32_t step)
@@ -234,16 +256,16 @@ static pps_status make_step(lower *l, uint32_t v, uint32_t step)
                      .pass = (uint8_t)pass,
                      .flags = r->flags,
                      .stream = r->stream,
-                     .work = l->work_of[2 * run + (r->kind == PLAN_COMPUTE && pass == PPS_PASS_B)],
+                     .work = l->work_of[lower_work(d, v)],
                      .mb = dag_mb(d, v),
                      .bindings = l->plan->n_bindings,
-                     .seq = plan_is(r->kind, PLAN_LOCAL) ? 0 : cx->seq[v],
+                     .seq = plan_communicates(r->kind) ? cx->seq[v] : 0,
                      .row_group = IR_NONE,
                      .place = l->run_place[run]};
     PPS_TRY(set_waits(l, v, step));
     if (r->kind == PLAN_COMPUTE)
         return compute(l, v, step);
-    if (!dag_of_bucket(r) && r->pass != PPS_PASS_F)
+    if (r->link != IR_NONE && r->pass != PPS_PASS_F)
         s->pass = dag_split(d, r->chunk, v - r->first) ? PPS_PASS_BI : PPS_PASS_B;
     uint32_t n = lower_comm_lives(&l->buffers, v, lives);
     for (uint32_t i = 0; i < n; i++)
@@ -321,30 +343,34 @@ static pps_status place_params(pass_cx *cx, uint32_t group)
     return PPS_OK;
 }
 
-/* Lives of the group's families; and how many bindings its steps have in all. */
+/* Room for the blocks of a group; and how many bindings its steps have in all. */
 static pps_status start_group(lower *l, uint32_t group, uint32_t *ret_bindings)
 {
     pass_cx *cx = l->cx;
     const dag *d = cx->dag;
     const lower_buffers *b = &l->buffers;
     ir_range issue = cx->group_issue[group];
-    uint32_t n_compute = 0, lives[3];
+    uint32_t n_blocks = 0, lives[3];
     *ret_bindings = 0;
     for (uint32_t i = 0; i < issue.n; i++) {
         uint32_t v = cx->issue[issue.begin + i];
         bool is_compute = d->runs[d->node_run[v]].kind == PLAN_COMPUTE;
-        n_compute += is_compute;
-        *ret_bindings += is_compute ? program_of(cx, v)->binds.n : lower_comm_lives(b, v, lives);
+        n_blocks += is_compute;
+        *ret_bindings +=
+            is_compute ? pass_program_of(cx, v)->binds.n : lower_comm_lives(b, v, lives);
     }
-    l->n_lives = b->n_lives[group];
-    PASS_ALLOC(l->lives, l->mem, l->n_lives + n_compute);
-    PASS_ALLOC(l->touched, l->mem, l->n_lives + n_compute);
-    l->n_touched = 0;
+    PASS_NEW(l->block_of, l->mem, b->n_lives[group]);
     for (uint32_t i = 0; i < b->n_families; i++) {
         const family *f = &b->families[i];
         for (uint32_t m = 0; f->group == group && m < f->n; m++)
-            l->lives[f->base + m] = memory_life_of(f->bytes, f->what);
+            l->block_of[f->base + m] = untouched + i;
+        n_blocks += f->group == group && f->bytes > 0 ? f->n : 0;
     }
+    if (n_blocks >= untouched)
+        return PPS_ERR_LIMIT;
+    PASS_NEW(l->blocks, l->mem, n_blocks);
+    PASS_NEW(l->uses, l->mem, n_blocks);
+    l->n_blocks = l->n_host = 0;
     return PPS_OK;
 }
 
@@ -359,30 +385,33 @@ static pps_status too_large(const lower *l)
     return pps_diag_done(diag);
 }
 
-static pps_status place_lives(lower *l)
+/* Where the blocks of one memory lie. */
+static pps_status place_memory(lower *l, plan_block *blocks, uint32_t n, const uint32_t *ends,
+                               uint64_t *ret_bytes, uint64_t *ret_live)
 {
-    pass_cx *cx = l->cx;
-    plan *p = l->plan;
-    uint32_t n_streams = cx->dag->n_streams;
     pps_status status =
-        memory_place(l->mem, l->lives, l->touched, l->n_touched, p->steps, p->n_steps, l->clock,
-                     n_streams, &p->act_bytes, &p->max_live_bytes);
-    if (status == PPS_ERR_LIMIT)
-        return too_large(l);
-    PPS_TRY(status);
+        memory_place(l->mem, blocks, ends, n, l->plan->n_steps, ret_bytes, ret_live);
+    return status == PPS_ERR_LIMIT ? too_large(l) : status;
+}
+
+static uint32_t offset_of(const lower *l, uint32_t block)
+{
+    const plan *p = l->plan;
+    if (block == IR_NONE)
+        return 0;
+    uint32_t at = l->place_of != NULL ? l->place_of[block] : block;
+    return at >= in_host ? p->host_blocks[at - in_host].offset : p->blocks[at].offset;
+}
+
+static pps_status place_blocks(lower *l, const uint32_t *ends, const uint32_t *host_ends)
+{
+    plan *p = l->plan;
+    PPS_TRY(place_memory(l, p->blocks, p->n_blocks, ends, &p->act_bytes, &p->max_live_bytes));
+    if (p->n_host_blocks > 0)
+        PPS_TRY(place_memory(l, p->host_blocks, p->n_host_blocks, host_ends, &p->host_bytes,
+                             &p->host_live_bytes));
     for (uint32_t i = 0; i < p->n_bindings; i++)
-        p->bindings[i] = l->lives[p->bindings[i]].offset;
-    PASS_ALLOC(p->blocks, cx->mem, l->n_touched);
-    p->n_blocks = l->n_touched;
-    for (uint32_t i = 0; i < p->n_blocks; i++) {
-        const memory_life *m = &l->lives[l->touched[i]];
-        p->blocks[i] = (plan_block){.offset = m->offset,
-                                    .units = m->units,
-                                    .first = m->first,
-                                    .last = m->last,
-                                    .what = m->what,
-                                    .slack = m->slack};
-    }
+        p->bindings[i] = offset_of(l, p->bindings[i]);
     p->total_bytes = p->act_offset + p->act_bytes;
     return PPS_OK;
 }
@@ -397,7 +426,38 @@ static bool takes_every_choice(const pass_cx *cx, uint32_t v)
     return d->graph->ops[d->graph->tensors[d->links[r->link].tensor].op].attrs.capacity == 0;
 }
 
-static pps_status lower_group(lower *l, uint32_t group)
+/* The plan's blocks, by memory: those of the device, then those of the host, and their uses
+ * likewise. */
+static pps_status divide_blocks(lower *l, arena *mem)
+{
+    plan *p = l->plan;
+    uint32_t at[2] = {0, 0};
+    p->n_host_blocks = l->n_host;
+    p->n_blocks = l->n_blocks - l->n_host;
+    PASS_NEW(p->blocks, l->cx->mem, p->n_blocks);
+    l->place_of = NULL;
+    if (l->n_host == 0) {
+        memcpy(p->blocks, l->blocks, p->n_blocks * sizeof *p->blocks);
+        return PPS_OK;
+    }
+    memory_uses *uses;
+    PASS_NEW(uses, l->mem, l->n_blocks);
+    PASS_NEW(p->host_blocks, l->cx->mem, p->n_host_blocks);
+    PASS_NEW(l->place_of, mem, l->n_blocks);
+    for (uint32_t i = 0; i < l->n_blocks; i++) {
+        bool host = l->blocks[i].what == PLAN_BLOCK_HOST;
+        uint32_t k = at[host]++;
+        (host ? p->host_blocks : p->blocks)[k] = l->blocks[i];
+        uses[host ? p->n_blocks + k : k] = l->uses[i];
+        l->place_of[i] = host ? in_host + k : k;
+    }
+    l->uses = uses;
+    return PPS_OK;
+}
+
+/* Steps with their waits; which blocks they touch, and in `ends` when those are free again. */
+static pps_status make_steps(lower *l, uint32_t group, arena *mem, uint32_t **ret_ends,
+                             uint32_t **ret_host_ends)
 {
     pass_cx *cx = l->cx;
     const dag *d = cx->dag;
@@ -405,12 +465,12 @@ static pps_status lower_group(lower *l, uint32_t group)
     ir_range issue = cx->group_issue[group];
     uint32_t n_bindings;
     PPS_TRY(start_group(l, group, &n_bindings));
-    PASS_ALLOC(p->steps, cx->mem, issue.n);
-    PASS_ALLOC(p->bindings, cx->mem, n_bindings);
-    PASS_ALLOC(l->clock, l->mem, (size_t)issue.n * d->n_streams);
+    PASS_NEW(p->steps, cx->mem, issue.n);
+    PASS_NEW(p->bindings, cx->mem, n_bindings);
+    PASS_NEW(l->clock, l->mem, (size_t)issue.n * d->n_streams);
     PASS_ALLOC(l->stream_at, l->mem, d->n_streams);
     PASS_ALLOC(l->need, l->mem, d->n_streams);
-    PASS_ALLOC(l->next_on, l->mem, issue.n);
+    PASS_NEW(l->next_on, l->mem, issue.n);
     PASS_ALLOC(l->settled, l->mem, d->n_streams);
     memset(l->settled, 0xff, d->n_streams * sizeof *l->settled);
     l->row_group = IR_NONE;
@@ -419,16 +479,40 @@ static pps_status lower_group(lower *l, uint32_t group)
         PPS_TRY(make_step(l, cx->issue[issue.begin + i], i));
         p->dropless |= takes_every_choice(cx, cx->issue[issue.begin + i]);
     }
-    PASS_ALLOC(p->waits, cx->mem, p->n_waits);
+    PASS_NEW(p->waits, cx->mem, p->n_waits);
     if (p->n_waits > 0)
         memcpy(p->waits, l->waits, p->n_waits * sizeof *p->waits);
-    return place_lives(l);
+    PPS_TRY(divide_blocks(l, mem));
+    PPS_TRY(memory_ends(mem, l->mem, p->blocks, l->uses, p->n_blocks, p->steps, p->n_steps,
+                        l->clock, d->n_streams, ret_ends));
+    if (p->n_host_blocks == 0)
+        return PPS_OK;
+    return memory_ends(mem, l->mem, p->host_blocks, l->uses + p->n_blocks, p->n_host_blocks,
+                       p->steps, p->n_steps, l->clock, d->n_streams, ret_host_ends);
+}
+
+/* What it takes to make steps is gone before their blocks are placed. */
+static pps_status lower_group(lower *l, uint32_t group)
+{
+    arena making, placing;
+    uint32_t *ends, *host_ends = NULL;
+    arena_init(&making, NULL, NULL);
+    arena_init(&placing, NULL, NULL);
+    arena_recycle(&making, l->cx->spares);
+    arena_recycle(&placing, l->cx->spares);
+    l->mem = &making;
+    pps_status status = make_steps(l, group, &placing, &ends, &host_ends);
+    arena_done(&making);
+    l->mem = &placing;
+    if (status == PPS_OK)
+        status = place_blocks(l, ends, host_ends);
+    arena_done(&placing);
+    return status;
 }
 
 pps_status pass_lower(pass_cx *cx)
 {
-    arena group;
-    lower l = {.cx = cx, .mem = &group};
+    lower l = {.cx = cx};
     PPS_TRY(lower_tables(cx));
     for (uint32_t g = 0; g < cx->dag->n_groups; g++)
         PPS_TRY(place_params(cx, g));
@@ -437,11 +521,8 @@ pps_status pass_lower(pass_cx *cx)
     PPS_TRY(lower_buffers_init(&l.buffers, cx));
     PPS_TRY(lower_named_init(&l.named, &l.buffers));
     pps_status status = PPS_OK;
-    for (uint32_t g = 0; g < cx->dag->n_groups && status == PPS_OK; g++) {
-        arena_init(&group, NULL, NULL);
+    for (uint32_t g = 0; g < cx->dag->n_groups && status == PPS_OK; g++)
         status = lower_group(&l, g);
-        arena_done(&group);
-    }
     free(l.waits);
     return status;
 }

@@ -100,7 +100,7 @@ pps_status lower_named_note(lower_named *v, uint32_t group, const plan_step *s,
                  set->n_work_buffers + s->n_bindings, sizeof *set->work_buffers));
     for (uint32_t i = 0; i < s->n_bindings; i++) {
         uint32_t buffer;
-        if (lives[i] < v->buffers->n_lives[group])
+        if (lives[i] != IR_NONE)
             buffer = family_of(v, group, lives[i]);
         else
             PPS_TRY(workspace_of(v, w->program, work_bytes, &buffer));

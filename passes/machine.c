@@ -73,6 +73,9 @@ double machine_compute(const pass_cx *cx, uint32_t chunk, ir_phase phase)
 double machine_hop(const pass_cx *cx, const dag_run *r)
 {
     const pass_machine *m = cx->options->machine != NULL ? cx->options->machine : &machine_default;
+    if (plan_is(r->kind, PLAN_COPY))
+        return m->latency +
+               (double)pass_copy_bytes(cx, r) / or_default(m->bytes, machine_default.bytes);
     if (r->link == IR_NONE)
         return m->latency;
     const dag_link *k = &cx->dag->links[r->link];
@@ -101,6 +104,8 @@ double machine_hop(const pass_cx *cx, const dag_run *r)
     case PLAN_REDUCE_SCATTER:
     case PLAN_ALL_GATHER:
     case PLAN_CLEAR:
+    case PLAN_OFFLOAD: /* above */
+    case PLAN_FETCH:
     case PLAN_STEP_KIND_COUNT:
         break;
     }

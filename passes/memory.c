@@ -4,9 +4,8 @@
  *
  * Steps of several streams run side by side, so a buffer is not free when the last step that
  * touches it has been issued: bytes may be used again by steps that are known to run after every
- * access. Of each access, `clock` tells the first step from which
- * on all steps that begin a buffer know it; with that, a buffer is a span of issue positions, and
- * what remains is to stack spans:
+ * access. Of each access, `clock` tells the first step from which on all steps that begin a buffer
+ * know it; with that, a buffer is a span of issue positions, and what remains is to stack spans:
  *
  *   offset ^    +-----+ +---+            spans that overlap in time lie apart;
  *          | +--+--+  | |   +-+--+       the highest end is what the plan needs,
@@ -15,28 +14,25 @@
  *
  * Placing the largest first mostly ends within a few percent of the bound, best fit in issue order
  * costs least; memory_search.c's other orders are tried where neither serves, until one does, and
- * the best is kept. Of a long schedule, only as many repetitions are placed as memory_period.c
- * needs to continue them. All of this is the same on every machine.
+ * the best is kept. Of a long schedule, what repeats is placed once (memory_period.c). All of this
+ * is the same on every machine.
  */
 #include "passes/memory.h"
 
 #include <string.h>
 
 enum {
-    FEW = 4096,          /* spans up to which largest first comes first */
-    FEW_FOR_CLIMB = 300, /* spans up to which single ones are moved about */
-    MANY = 16384         /* spans from which on repetitions are looked for */
+    FEW = 300,  /* spans up to which single ones are moved about */
+    MANY = 4096 /* spans from which on repetitions are looked for */
 };
 
-memory_life memory_life_of(uint64_t bytes, uint8_t what)
+plan_block memory_block_of(uint64_t bytes, uint8_t what)
 {
     uint64_t units = bytes / PLAN_ALIGN + (bytes % PLAN_ALIGN != 0);
     if (units >= UINT32_MAX) /* more than memory_place places */
         units = UINT32_MAX, bytes = units * PLAN_ALIGN;
-    return (memory_life){.units = (uint32_t)units,
-                         .slack = (uint8_t)(units * PLAN_ALIGN - bytes),
-                         .first = IR_NONE,
-                         .what = what};
+    return (plan_block){
+        .units = (uint32_t)units, .slack = (uint8_t)(units * PLAN_ALIGN - bytes), .what = what};
 }
 
 /* ---- Spans
@@ -47,69 +43,68 @@ typedef struct timeline {
     uint32_t n_steps;
     const uint32_t *clock; /* [n_steps][n_streams]: last step known complete + 1 */
     uint32_t n_streams;
+    uint32_t *next;  /* [n_steps] step of the same stream */
+    uint32_t *at;    /* [n_streams][n_streams]: what each stream knows first not of each other's */
+    uint32_t *until; /* [n_streams] its latest step that began a block, + 1 */
+    uint32_t *blocked; /* [n_steps] the first step from which on all that begin blocks know it */
 } timeline;
 
-/* The stream that is walked now knows of each other stream's steps below clock[stream], of those
- * from at[stream] on for the first time: no step of it before `until` did. */
-static void learn(const timeline *t, uint32_t own, const uint32_t *clock, uint32_t *at,
-                  const uint32_t *next, uint32_t until, uint32_t *blocked)
+/* Stream `own` now knows of each other stream's steps below clock[stream], of those from at[stream]
+ * on for the first time: no step of it before until[own] did. */
+static void learn(const timeline *t, uint32_t own, const uint32_t *clock)
 {
+    uint32_t *at = t->at + (size_t)own * t->n_streams, until = t->until[own];
     for (uint32_t s = 0; s < t->n_streams; s++)
-        for (; s != own && at[s] < clock[s]; at[s] = next[at[s]])
-            if (until > blocked[at[s]])
-                blocked[at[s]] = until;
+        for (; s != own && at[s] < clock[s]; at[s] = t->next[at[s]])
+            if (until > t->blocked[at[s]])
+                t->blocked[at[s]] = until;
 }
 
-/* blocked[step]: the first step from which on every step that begins a buffer runs after it. */
-static pps_status find_blocked(arena *mem, const timeline *t, const memory_life *lives,
-                               const uint32_t *order, uint32_t n, uint32_t **ret)
+static pps_status find_blocked(arena *mem, timeline *t, const plan_block *blocks, uint32_t n)
 {
-    uint32_t *next, *begin, *at, *all, *blocked;
-    PASS_ALLOC(blocked, mem, t->n_steps);
-    PASS_ALLOC(next, mem, t->n_steps); /* step of the same stream */
-    PASS_ALLOC(begin, mem, t->n_streams);
-    PASS_ALLOC(at, mem, t->n_streams);
-    PASS_ALLOC(all, mem, t->n_streams);
+    uint32_t *begin, *all;
+    PASS_ALLOC(t->blocked, mem, t->n_steps);
+    PASS_NEW(t->next, mem, t->n_steps);
+    PASS_NEW(t->at, mem, (size_t)t->n_streams * t->n_streams);
+    PASS_ALLOC(t->until, mem, t->n_streams);
+    PASS_NEW(begin, mem, t->n_streams);
+    PASS_NEW(all, mem, t->n_streams);
     for (uint32_t s = 0; s < t->n_streams; s++)
         begin[s] = all[s] = t->n_steps;
     for (uint32_t i = t->n_steps; i-- > 0;) {
-        next[i] = begin[t->steps[i].stream];
+        t->next[i] = begin[t->steps[i].stream];
         begin[t->steps[i].stream] = i;
     }
-    for (uint32_t s = 0; s < t->n_streams; s++) {
-        uint32_t until = 0;
-        memcpy(at, begin, t->n_streams * sizeof *at);
-        for (uint32_t i = 0; i < n; i++) {
-            uint32_t step = lives[order[i]].first;
-            if (t->steps[step].stream != s || step + 1 == until)
-                continue;
-            learn(t, s, t->clock + (size_t)step * t->n_streams, at, next, until, blocked);
-            until = step + 1;
-        }
-        if (until > 0)
-            learn(t, s, all, at, next, until, blocked);
+    for (uint32_t s = 0; s < t->n_streams; s++)
+        memcpy(t->at + (size_t)s * t->n_streams, begin, t->n_streams * sizeof *begin);
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t step = blocks[i].first, own = t->steps[step].stream;
+        if (step + 1 == t->until[own])
+            continue;
+        learn(t, own, t->clock + (size_t)step * t->n_streams);
+        t->until[own] = step + 1;
     }
-    *ret = blocked;
+    for (uint32_t s = 0; s < t->n_streams; s++)
+        if (t->until[s] > 0)
+            learn(t, s, all);
     return PPS_OK;
 }
 
-static pps_status make_spans(arena *mem, const timeline *t, const memory_life *lives,
-                             const uint32_t *order, uint32_t n, memory_span **ret)
+pps_status memory_ends(arena *mem, arena *scratch, const plan_block *blocks,
+                       const memory_uses *uses, uint32_t n, const plan_step *steps,
+                       uint32_t n_steps, const uint32_t *clock, uint32_t n_streams, uint32_t **ret)
 {
-    memory_span *spans;
-    uint32_t *blocked;
-    PPS_TRY(find_blocked(mem, t, lives, order, n, &blocked));
-    if ((spans = arena_new(mem, ((size_t)n + 1) * sizeof *spans)) == NULL)
-        return PPS_ERR_NOMEM;
+    timeline t = {.steps = steps, .n_steps = n_steps, .clock = clock, .n_streams = n_streams};
+    uint32_t *ends;
+    PPS_TRY(find_blocked(scratch, &t, blocks, n));
+    PASS_NEW(ends, mem, n);
     for (uint32_t i = 0; i < n; i++) {
-        const memory_life *l = &lives[order[i]];
-        uint32_t end = l->last + 1;
-        for (uint32_t k = 0; k < l->n_access; k++)
-            end = blocked[l->access[k]] > end ? blocked[l->access[k]] : end;
-        spans[i] = (memory_span){
-            .first = l->first, .end = end, .units = l->units, .what = l->what, .slack = l->slack};
+        ends[i] = blocks[i].last + 1;
+        for (uint32_t k = 0; k < sizeof uses->last / sizeof *uses->last; k++)
+            if (uses[i].last[k] > 0 && t.blocked[uses[i].last[k] - 1] > ends[i])
+                ends[i] = t.blocked[uses[i].last[k] - 1];
     }
-    *ret = spans;
+    *ret = ends;
     return PPS_OK;
 }
 
@@ -131,18 +126,16 @@ static pps_status most_spanned(const memory_problem *p, uint64_t *ret)
 }
 
 /* Most bytes live at one step. */
-static pps_status most_live(arena *mem, const memory_life *lives, const uint32_t *order, uint32_t n,
-                            uint32_t n_steps, uint64_t *ret)
+static pps_status most_live(arena *mem, const plan_block *blocks, uint32_t n, uint32_t n_steps,
+                            uint64_t *ret)
 {
     uint64_t *ended, live = 0, most = 0; /* [n_steps] bytes that a step is the last to touch */
     PASS_ALLOC(ended, mem, n_steps);
-    for (uint32_t i = 0; i < n; i++) {
-        const memory_life *l = &lives[order[i]];
-        ended[l->last] += (uint64_t)l->units * PLAN_ALIGN - l->slack;
-    }
+    for (uint32_t i = 0; i < n; i++)
+        ended[blocks[i].last] += plan_block_bytes(&blocks[i]);
     for (uint32_t t = 0, i = 0; t < n_steps; t++) {
-        for (; i < n && lives[order[i]].first == t; i++)
-            live += (uint64_t)lives[order[i]].units * PLAN_ALIGN - lives[order[i]].slack;
+        for (; i < n && blocks[i].first == t; i++)
+            live += plan_block_bytes(&blocks[i]);
         most = live > most ? live : most;
         live -= ended[t];
     }
@@ -261,155 +254,89 @@ pps_status memory_best_fit(const memory_problem *p, uint32_t *offset, uint64_t *
 /* ---- All ways
  * ------------------------------------------------------------------------------------ */
 
-typedef struct answer {
-    uint32_t *offset;        /* of the problem, or of a shorter one with `kept` periods */
-    uint32_t *section;       /* of `n` periods, to be repeated from the begin-th on */
-    uint32_t kept, begin, n; /* n = 0: the whole problem was solved */
-    uint64_t bytes;
-} answer;
-
 typedef struct search {
-    memory_problem whole, problem; /* all spans; the problem at hand, whole or shorter */
-    memory_period period;
-    uint32_t kept; /* periods of the shorter problem */
-    answer best, tried;
+    memory_problem problem;
+    uint32_t *best, *tried; /* offsets */
+    uint64_t bytes;         /* of the best */
 } search;
 
-static pps_status solve(search *s, int how)
+static pps_status solve(search *s, int how, uint64_t *ret_bytes)
 {
     const memory_problem *p = &s->problem;
-    answer *a = &s->tried;
-    a->kept = s->kept;
-    a->n = a->begin = 0;
     if (how < 0)
-        return memory_best_fit(p, a->offset, &a->bytes);
-    return how < MEMORY_ORDERS ? memory_largest_first(p, how, a->offset, &a->bytes)
-                               : memory_climb(p, a->offset, &a->bytes);
+        return memory_best_fit(p, s->tried, ret_bytes);
+    return how < MEMORY_ORDERS ? memory_largest_first(p, how, s->tried, ret_bytes)
+                               : memory_climb(p, s->tried, ret_bytes);
+}
+
+static void keep_better(search *s, uint64_t bytes)
+{
+    uint32_t *tried = s->tried;
+    if (bytes >= s->bytes)
+        return;
+    s->bytes = bytes;
+    s->tried = s->best;
+    s->best = tried;
 }
 
 static pps_status try_way(search *s, int how)
 {
-    PPS_TRY(solve(s, how));
-    if (s->tried.bytes < s->best.bytes) {
-        answer better = s->tried;
-        s->tried.offset = s->best.offset;
-        s->best = better;
-    }
+    uint64_t bytes;
+    PPS_TRY(solve(s, how, &bytes));
+    keep_better(s, bytes);
     return PPS_OK;
 }
 
 static pps_status try_all(search *s)
 {
     const memory_problem *p = &s->problem;
-    int first = p->n <= FEW ? 0 : -1; /* what mostly serves, or what costs least */
-    PPS_TRY(try_way(s, first));
-    for (int how = -1; how < MEMORY_ORDERS && s->best.bytes > p->goal; how++)
-        if (how != first)
-            PPS_TRY(try_way(s, how));
-    if (p->n <= FEW_FOR_CLIMB && s->best.bytes > p->goal)
+    static const int ways[] = {0, -1, 1, 2, 3}; /* what mostly serves, what costs least, the rest */
+    for (size_t i = 0; i < sizeof ways / sizeof *ways && s->bytes > p->goal; i++)
+        PPS_TRY(try_way(s, ways[i]));
+    if (p->n <= FEW && s->bytes > p->goal)
         PPS_TRY(try_way(s, MEMORY_ORDERS));
     return PPS_OK;
 }
 
-/* ---- Long schedules
- * ------------------------------------------------------------------------------ */
-
-/* The best answer to a shorter problem, found by `how`, for all: a section whose repetitions make
- * up for what was left out. For that, a few periods more may have to be kept. */
-static pps_status lengthen(search *s, int how)
+/* Of very many spans, what repeats is placed once; if that leaves holes, what costs least is tried,
+ * and what mostly serves. */
+static pps_status try_many(search *s)
 {
-    answer *a = &s->best;
-    uint32_t begin, n;
-    uint64_t bytes;
-    PPS_TRY(memory_recurrence(&s->problem, &s->period, s->kept, a->offset, &begin, &n));
-    uint32_t missing = (s->period.n - s->kept) % n;
-    if (missing > 0) {
-        s->kept += missing;
-        a->bytes = UINT64_MAX;
-        PPS_TRY(memory_shorten(&s->whole, &s->period, s->kept, &s->problem));
+    const memory_problem *p = &s->problem;
+    uint64_t bytes, near = p->goal + p->goal / 64;
+    PPS_TRY(memory_repeat(p, s->tried, &bytes));
+    keep_better(s, bytes);
+    for (int how = -1; how < 2 && s->bytes > near; how++)
         PPS_TRY(try_way(s, how));
-        if (a->bytes == UINT64_MAX || s->kept == s->period.n)
-            return PPS_OK;
-    }
-    a->begin = begin;
-    a->n = n;
-    a->section = arena_new(s->whole.mem, ((size_t)n * s->period.spans + 1) * sizeof *a->section);
-    if (a->section == NULL)
-        return PPS_ERR_NOMEM;
-    PPS_TRY(memory_section(&s->problem, &s->period, begin, n, a->offset, a->section, &bytes));
-    a->bytes = bytes > a->bytes ? bytes : a->bytes;
     return PPS_OK;
 }
 
-/* Find on a shorter problem which way serves, and continue its answer; if that leaves holes, place
- * everything that way. */
-static pps_status try_shorter(search *s)
+pps_status memory_place(arena *scratch, plan_block *blocks, const uint32_t *end, uint32_t n,
+                        uint32_t n_steps, uint64_t *ret_bytes, uint64_t *ret_max_live)
 {
-    uint64_t least = UINT64_MAX;
-    int how = -1, way = 0;
-    PPS_TRY(memory_shorten(&s->whole, &s->period, s->kept, &s->problem));
-    for (; how < MEMORY_ORDERS && least > s->problem.goal; how++) {
-        PPS_TRY(try_way(s, how));
-        if (s->best.bytes < least)
-            way = how;
-        least = s->best.bytes;
-    }
-    if (least <= s->problem.goal)
-        PPS_TRY(lengthen(s, way));
-    if (least <= s->problem.goal && s->best.bytes <= s->problem.goal)
-        return PPS_OK;
-    s->problem = s->whole;
-    s->best.bytes = UINT64_MAX;
-    PPS_TRY(try_way(s, way));
-    return s->best.bytes == UINT64_MAX && way >= 0 ? try_way(s, -1) : PPS_OK;
-}
-
-/* Offsets of all spans from the best answer. */
-static void spread(const search *s, memory_life *lives, const uint32_t *order)
-{
-    const answer *a = &s->best;
-    uint32_t begin = s->period.first + a->begin * s->period.spans, n = a->n * s->period.spans;
-    uint32_t out = a->n > 0 ? (s->period.n - a->kept) * s->period.spans : 0;
-    for (uint32_t i = 0, at = 0; i < s->whole.n; i++) {
-        bool inside = i >= begin && i - begin < out;
-        lives[order[i]].offset = inside       ? a->section[at]
-                                 : i >= begin ? a->offset[i - out]
-                                              : a->offset[i];
-        at = inside && at + 1 < n ? at + 1 : 0;
-    }
-}
-
-pps_status memory_place(arena *scratch, memory_life *lives, const uint32_t *order, uint32_t n,
-                        const plan_step *steps, uint32_t n_steps, const uint32_t *clock,
-                        uint32_t n_streams, uint64_t *ret_bytes, uint64_t *ret_max_live)
-{
-    timeline t = {.steps = steps, .n_steps = n_steps, .clock = clock, .n_streams = n_streams};
-    search s = {.whole = {.mem = scratch, .n = n, .n_steps = n_steps}};
+    search s = {.problem = {.mem = scratch, .n = n, .n_steps = n_steps}, .bytes = UINT64_MAX};
+    memory_problem *p = &s.problem;
     memory_span *spans;
     uint64_t least;
-    PPS_TRY(most_live(scratch, lives, order, n, n_steps, ret_max_live));
-    PPS_TRY(make_spans(scratch, &t, lives, order, n, &spans));
-    s.whole.spans = spans;
-    PPS_TRY(most_spanned(&s.whole, &least));
-    s.whole.goal = *ret_max_live + *ret_max_live / 20;
-    s.whole.goal = least > s.whole.goal ? least + least / 100 : s.whole.goal;
-    s.problem = s.whole;
-    s.best.bytes = UINT64_MAX;
-    s.best.offset = arena_new(scratch, ((size_t)n + 1) * sizeof *s.best.offset);
-    s.tried.offset = arena_new(scratch, ((size_t)n + 1) * sizeof *s.tried.offset);
-    if (s.best.offset == NULL || s.tried.offset == NULL)
-        return PPS_ERR_NOMEM;
-    if (n >= MANY)
-        PPS_TRY(memory_period_find(&s.whole, &s.period));
-    if (s.period.n > 0) {
-        uint32_t reach = memory_period_reach(&s.whole, &s.period);
-        s.kept = MANY / 2 / s.period.spans;
-        s.kept = s.kept < 8 * reach + 4 ? 8 * reach + 4 : s.kept;
-    }
-    PPS_TRY(s.period.n > 3 * s.kept && s.kept > 0 ? try_shorter(&s) : try_all(&s));
-    if (n > 0 && s.best.bytes == UINT64_MAX)
+    PPS_TRY(most_live(scratch, blocks, n, n_steps, ret_max_live));
+    PASS_NEW(spans, scratch, n);
+    for (uint32_t i = 0; i < n; i++)
+        spans[i] = (memory_span){.first = blocks[i].first,
+                                 .end = end[i],
+                                 .units = blocks[i].units,
+                                 .what = blocks[i].what,
+                                 .slack = blocks[i].slack};
+    p->spans = spans;
+    PPS_TRY(most_spanned(p, &least));
+    p->goal = *ret_max_live + *ret_max_live / 20;
+    p->goal = least > p->goal ? least + least / 100 : p->goal;
+    PASS_NEW(s.best, scratch, n);
+    PASS_NEW(s.tried, scratch, n);
+    PPS_TRY(n < MANY ? try_all(&s) : try_many(&s));
+    if (n > 0 && s.bytes == UINT64_MAX)
         return PPS_ERR_LIMIT;
-    spread(&s, lives, order);
-    *ret_bytes = n > 0 ? s.best.bytes : 0;
+    for (uint32_t i = 0; i < n; i++)
+        blocks[i].offset = s.best[i];
+    *ret_bytes = n > 0 ? s.bytes : 0;
     return PPS_OK;
 }

@@ -22,6 +22,7 @@ typedef struct memory_problem {
     uint32_t n, n_steps;
     uint64_t goal;         /* bytes that are few enough */
     const uint32_t *fixed; /* [n] offsets that are given, IR_NONE: to be found; or NULL */
+    uint32_t ring;         /* 0, or spans of a period: all comes again after n_steps, for ever */
 } memory_problem;
 
 /* Each writes offset[i] of span i, in units, and *ret_bytes, what they need: UINT64_MAX when the
@@ -30,34 +31,16 @@ pps_status memory_best_fit(const memory_problem *p, uint32_t *offset, uint64_t *
 
 enum { MEMORY_ORDERS = 4 }; /* memory_largest_first's */
 /* Largest first, each at the lowest offset free over its whole span. Odd `how`: time reversed; from
- * 2 on, size counts times the span. The only one that keeps to `fixed`. */
+ * 2 on, size counts times the span. The only one that keeps to `fixed` and to `ring`: a span of a
+ * ring lasts at most n_steps, and may end after them. */
 pps_status memory_largest_first(const memory_problem *p, int how, uint32_t *offset,
                                 uint64_t *ret_bytes);
 /* For few spans: orders of single spans, improved by moving forward what ends too high. */
 pps_status memory_climb(const memory_problem *p, uint32_t *offset, uint64_t *ret_bytes);
 
-/* memory_period.c: spans that repeat. */
-typedef struct memory_period {
-    uint32_t first;        /* span with which the first period begins */
-    uint32_t spans, steps; /* of one period */
-    uint32_t n;            /* periods; 0: spans do not repeat */
-} memory_period;
-
-pps_status memory_period_find(const memory_problem *p, memory_period *ret);
-/* The same with `kept` of the periods. */
-pps_status memory_shorten(const memory_problem *p, const memory_period *t, uint32_t kept,
-                          memory_problem *ret);
-/* Periods that a span can last. */
-uint32_t memory_period_reach(const memory_problem *p, const memory_period *t);
-/* Of a solved problem with `kept` periods: a cut, *ret_begin periods on, and the number of periods
- * after which most of what is alive there recurs in its place. */
-pps_status memory_recurrence(const memory_problem *p, const memory_period *t, uint32_t kept,
-                             const uint32_t *offset, uint32_t *ret_begin, uint32_t *ret_n);
-/* Offsets of `n` periods that begin at a cut and leave in use what was in use there. `goal` as in
- * the problem; *ret_bytes what the section needs. */
-pps_status memory_section(const memory_problem *p, const memory_period *t, uint32_t begin,
-                          uint32_t n, const uint32_t *offset, uint32_t *ret_offset,
-                          uint64_t *ret_bytes);
+/* memory_period.c: the same for spans most of which repeat, in time that does not grow with how
+ * often they do. UINT64_MAX also when they do not repeat often enough for that. */
+pps_status memory_repeat(const memory_problem *p, uint32_t *offset, uint64_t *ret_bytes);
 
 /* Bytes up to the end of span `s` at `offset`. */
 static inline uint64_t memory_end(const memory_span *s, uint32_t offset)

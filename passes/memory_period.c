@@ -2,22 +2,34 @@
  *
  * memory_period.c: long schedules repeat themselves, and so can their memory.
  *
- *   all       warm up | P P P P P P P P P P P P P P P P | cool down      P: the spans of one period
- *   shorter   warm up | P P:P P | cool down
- *   section                [P P P]        begins and ends with what is alive at the cut `:`
- *   all       warm up | P P:[P P P][P P P] ... [P P P]:P P | cool down
+ *   spans     warm up | P P P P P P P P P P P P P P P P | cool down      P: the spans of one period
+ *   ring      P P P P, and again for ever: a turn
+ *   all       warm up | P P | P P P P   P P P P   P P P P   P P | cool down
+ *             ----- head ----           ring, turn by turn       -- tail ---
  *
- * The shorter problem is solved, then a section of some periods that finds in use what is alive at
- * a cut of it, and leaves exactly the same in use, as many periods later. Sections can follow each
- * other for as long as the schedule goes on, so the work does not depend on the number of
- * microbatches. Where spans take turns in their places, the section is as long as it takes until it
- * is the first one's turn again: the number of periods after which most bytes alive recur.
+ * A turn of the ring is placed once. Head and tail are what is left when the schedule is cut behind
+ * the last span of the warm up to end, and behind the last period; what is alive at a cut lies
+ * where the ring has it. So the work does not depend on the number of microbatches. Spans that
+ * begin in the warm up and end in the cool down lie below everything else.
+ *
+ * A turn is as many periods as it takes until it is each span's place's turn again: a span that
+ * lasts 2.6 periods needs three places, and comes back to its first after three periods.
  */
 #include "passes/memory.h"
 
 #include <string.h>
 
-enum { WINDOW = 1 << 16 };
+enum {
+    WINDOW = 1 << 16,
+    LONGEST_TURN = 1 << 12, /* spans */
+    RINGS = 2               /* orders that are tried for it */
+};
+
+typedef struct memory_period {
+    uint32_t first;        /* span with which the first period begins, the only one of its step */
+    uint32_t spans, steps; /* of one period */
+    uint32_t n;            /* periods; 0: spans do not repeat */
+} memory_period;
 
 /* Spans i and j are alike, and come alike after the span before them. */
 static bool alike(const memory_span *s, uint32_t i, uint32_t j)
@@ -27,7 +39,7 @@ static bool alike(const memory_span *s, uint32_t i, uint32_t j)
            s[i].slack == s[j].slack;
 }
 
-pps_status memory_period_find(const memory_problem *p, memory_period *ret)
+static pps_status find_period(const memory_problem *p, memory_period *ret)
 {
     const memory_span *s = p->spans;
     uint32_t n = p->n / 4 < WINDOW ? p->n / 4 : WINDOW, base = p->n / 2 - n / 2, k = 0;
@@ -49,6 +61,8 @@ pps_status memory_period_find(const memory_problem *p, memory_period *ret)
         first--;
     while (end < p->n && alike(s, end, end - period))
         end++;
+    while (first < end && s[first].first == s[first - 1].first)
+        first++;
     *ret = (memory_period){.first = first,
                            .spans = period,
                            .steps = s[first + period].first - s[first].first,
@@ -56,191 +70,235 @@ pps_status memory_period_find(const memory_problem *p, memory_period *ret)
     return PPS_OK;
 }
 
-pps_status memory_shorten(const memory_problem *p, const memory_period *t, uint32_t kept,
-                          memory_problem *ret)
+/* ---- Ring --------------------------------------------------------------------------------------
+ */
+
+typedef struct answer {
+    uint32_t cut;         /* span with which the ring begins */
+    const uint32_t *ring; /* [turn * t.spans] offsets from `floor` */
+    uint32_t *parts;      /* offsets of head and tail, one behind the other */
+    uint64_t bytes;
+} answer;
+
+typedef struct repeat {
+    const memory_problem *p;
+    memory_period t;
+    uint32_t reach, turn;    /* periods: that a span can last, of a turn */
+    uint32_t cut_step;       /* at which the ring begins */
+    uint32_t end, end_step;  /* the cool down begins */
+    uint64_t floor;          /* units of what lies below all */
+    const memory_span *like; /* [turn * t.spans] spans of a turn */
+    answer best, tried;
+} repeat;
+
+static uint32_t periods(const repeat *r, uint32_t steps)
 {
-    uint32_t cut = t->first + kept * t->spans, out = (t->n - kept) * t->spans;
-    uint32_t steps = (t->n - kept) * t->steps;
-    memory_span *spans = arena_new(p->mem, ((size_t)(p->n - out) + 1) * sizeof *spans);
+    return (steps + r->t.steps - 1) / r->t.steps;
+}
+
+/* Units of places that are idle until it is their turn, if a turn has `n` periods. */
+static uint64_t idle_units(const repeat *r, uint32_t n)
+{
+    const memory_span *s = r->p->spans + r->t.first;
+    uint64_t idle = 0;
+    for (uint32_t i = 0; i < r->t.spans; i++) {
+        uint32_t places = periods(r, s[i].end - s[i].first), rest = n % places;
+        idle += (uint64_t)(rest > places - rest ? places - rest : rest) * s[i].units;
+    }
+    return idle;
+}
+
+/* Periods of a turn: the fewest after which nearly all spans are back in their places. */
+static uint32_t choose_turn(const repeat *r)
+{
+    uint64_t least = UINT64_MAX, few = r->p->goal / PLAN_ALIGN / 64;
+    uint32_t n, most = LONGEST_TURN / r->t.spans;
+    for (n = r->reach; n <= most; n++) {
+        uint64_t idle = idle_units(r, n);
+        least = idle < least ? idle : least;
+    }
+    for (n = r->reach; n <= most && idle_units(r, n) > least + few; n++)
+        ;
+    return n <= most ? n : 0;
+}
+
+static bool below_all(const repeat *r, uint32_t span)
+{
+    return span < r->t.first && r->p->spans[span].end > r->end_step;
+}
+
+/* Where the ring begins: behind the last span of the warm up to end. False when there is no ring
+ * that is worth it. */
+static bool find_cuts(repeat *r)
+{
+    const memory_problem *p = r->p;
+    const memory_period *t = &r->t;
+    uint32_t begin = p->spans[t->first].first, last = begin;
+    r->end = t->first + t->n * t->spans;
+    r->end_step = begin + t->n * t->steps;
+    r->floor = 0;
+    r->reach = 1;
+    for (uint32_t i = t->first; i < t->first + t->spans; i++) {
+        uint32_t n = periods(r, p->spans[i].end - p->spans[i].first);
+        r->reach = n > r->reach ? n : r->reach;
+    }
+    for (uint32_t i = 0; i < t->first; i++) {
+        if (below_all(r, i))
+            r->floor += p->spans[i].units;
+        else if (p->spans[i].end > last)
+            last = p->spans[i].end;
+    }
+    uint32_t head = periods(r, last - begin);
+    r->turn = choose_turn(r);
+    r->tried.cut = t->first + head * t->spans;
+    r->cut_step = begin + head * t->steps;
+    return r->turn > 0 && head < t->n && (uint64_t)r->turn * t->steps < UINT32_MAX / 3 &&
+           (uint64_t)r->tried.cut + (p->n - r->end) + r->turn * t->spans < p->n / 2;
+}
+
+static uint32_t ring_offset(const repeat *r, const answer *a, uint32_t span)
+{
+    uint32_t n = r->turn * r->t.spans, ahead = span < a->cut ? (a->cut - span + n - 1) / n * n : 0;
+    return (uint32_t)(a->ring[(span + ahead - a->cut) % n] + r->floor);
+}
+
+static pps_status make_turn(repeat *r)
+{
+    const memory_period *t = &r->t;
+    const memory_span *first = r->p->spans + t->first;
+    uint32_t n = r->turn * t->spans;
+    memory_span *spans = arena_new(r->p->mem, ((size_t)n + 1) * sizeof *spans);
     if (spans == NULL)
         return PPS_ERR_NOMEM;
-    memcpy(spans, p->spans, cut * sizeof *spans);
-    for (uint32_t i = cut; i < p->n - out; i++) {
-        spans[i] = p->spans[i + out];
-        spans[i].first -= steps;
-        spans[i].end -= steps;
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t earlier = first->first - i / t->spans * t->steps;
+        spans[i] = first[i % t->spans];
+        spans[i].first -= earlier;
+        spans[i].end -= earlier;
     }
-    *ret = *p;
-    ret->spans = spans;
-    ret->n = p->n - out;
-    ret->n_steps = p->n_steps - steps;
+    r->like = spans;
     return PPS_OK;
 }
 
-/* ---- Sections
- * ------------------------------------------------------------------------------------- */
-
-typedef struct alive {
-    uint32_t back; /* spans before the cut */
-    uint32_t left; /* steps after it */
-    uint32_t offset;
-} alive;
-
-typedef struct cut {
-    uint32_t begin, n; /* in `list` */
-} cut;
-
-typedef struct cuts {
-    cut *items; /* at the begin of each period */
-    alive *list;
-    uint32_t n_list, cap_list;
-} cuts;
-
-static pps_status add_alive(arena *mem, cuts *c, alive x)
+static pps_status place_turn(repeat *r, int how)
 {
-    if (c->n_list == c->cap_list) {
-        uint32_t cap = c->cap_list * 2 + 4096;
-        alive *list = arena_new(mem, cap * sizeof *list);
-        if (list == NULL)
-            return PPS_ERR_NOMEM;
-        if (c->n_list > 0)
-            memcpy(list, c->list, c->n_list * sizeof *list);
-        c->list = list;
-        c->cap_list = cap;
-    }
-    c->list[c->n_list++] = x;
+    uint32_t *ring;
+    memory_problem turn = {.mem = r->p->mem,
+                           .spans = r->like,
+                           .n = r->turn * r->t.spans,
+                           .n_steps = r->turn * r->t.steps,
+                           .ring = r->t.spans};
+    PASS_ALLOC(ring, r->p->mem, turn.n);
+    PPS_TRY(memory_largest_first(&turn, how, ring, &r->tried.bytes));
+    r->tried.ring = ring;
+    if (r->tried.bytes != UINT64_MAX)
+        r->tried.bytes += r->floor * PLAN_ALIGN;
+    if (r->tried.bytes / PLAN_ALIGN >= UINT32_MAX) /* memory.c places no more */
+        r->tried.bytes = UINT64_MAX;
     return PPS_OK;
 }
 
-static pps_status find_cuts(const memory_problem *p, const memory_period *t, uint32_t kept,
-                            const uint32_t *offset, cuts *ret)
-{
-    uint32_t *live, n_live = 0, next = 0;
-    PASS_ALLOC(ret->items, p->mem, kept);
-    if ((live = arena_new(p->mem, ((size_t)p->n + 1) * sizeof *live)) == NULL)
-        return PPS_ERR_NOMEM;
-    for (uint32_t k = 0; k < kept; k++) {
-        uint32_t at = t->first + k * t->spans, now = p->spans[at].first, n = 0;
-        cut *c = &ret->items[k];
-        c->begin = ret->n_list;
-        for (uint32_t i = 0; i < n_live; i++)
-            if (p->spans[live[i]].end > now)
-                live[n++] = live[i];
-        for (; next < at; next++)
-            if (p->spans[next].end > now)
-                live[n++] = next;
-        n_live = n;
-        for (uint32_t i = 0; i < n_live; i++) {
-            alive x = {at - live[i], p->spans[live[i]].end - now, offset[live[i]]};
-            PPS_TRY(add_alive(p->mem, ret, x));
-        }
-        c->n = n_live;
-    }
-    return PPS_OK;
-}
+/* ---- Head and tail ------------------------------------------------------------------------------
+ */
 
-uint32_t memory_period_reach(const memory_problem *p, const memory_period *t)
-{
-    uint32_t longest = 0;
-    for (uint32_t i = t->first; i < t->first + t->spans; i++)
-        if (p->spans[i].end - p->spans[i].first > longest)
-            longest = p->spans[i].end - p->spans[i].first;
-    return longest / t->steps + 1;
-}
-
-/* Bytes alive at both cuts in the same places, in PLAN_ALIGN bytes; *ret_all: at the first. */
-static uint64_t recurring(const memory_problem *p, const cuts *c, const cut *a, const cut *b,
-                          uint32_t at, uint64_t *ret_all)
-{
-    uint64_t same = 0, all = 0;
-    uint32_t i = 0, k = 0;
-    for (; i < a->n; i++) { /* both by `back`, largest first */
-        const alive *x = &c->list[a->begin + i];
-        uint32_t units = p->spans[at - x->back].units;
-        all += units;
-        while (k < b->n && c->list[b->begin + k].back > x->back)
-            k++;
-        if (k < b->n && memcmp(&c->list[b->begin + k], x, sizeof *x) == 0)
-            same += units;
-    }
-    *ret_all = all;
-    return same;
-}
-
-pps_status memory_recurrence(const memory_problem *p, const memory_period *t, uint32_t kept,
-                             const uint32_t *offset, uint32_t *ret_begin, uint32_t *ret_n)
-{
-    cuts c = {0};
-    uint32_t reach = memory_period_reach(p, t), begin = kept / 2, n = 2 * reach + 1;
-    uint64_t most = 0, all;
-    PPS_TRY(find_cuts(p, t, kept, offset, &c));
-    *ret_begin = begin;
-    *ret_n = n;
-    for (; begin + n + reach < kept; n++) {
-        uint32_t at = t->first + begin * t->spans;
-        uint64_t same = recurring(p, &c, &c.items[begin], &c.items[begin + n], at, &all);
-        if (same > most)
-            *ret_n = n;
-        most = same > most ? same : most;
-        if (same == all)
-            break;
-    }
-    return PPS_OK;
-}
-
-pps_status memory_section(const memory_problem *p, const memory_period *t, uint32_t begin,
-                          uint32_t n, const uint32_t *offset, uint32_t *ret_offset,
-                          uint64_t *ret_bytes)
-{
-    uint32_t at = t->first + begin * t->spans, n_new = n * t->spans, n_old = 0;
-    uint32_t now = p->spans[at].first, steps = n * t->steps, *fixed, *old;
-    memory_problem section = *p;
+typedef struct part { /* head or tail */
+    uint32_t begin, end, begin_step, end_step;
     memory_span *spans;
-    uint64_t bytes = UINT64_MAX;
-    PASS_ALLOC(old, p->mem, at);
-    for (uint32_t i = 0; i < at; i++)
-        if (p->spans[i].end > now)
-            old[n_old++] = i;
-    PASS_ALLOC(spans, p->mem, n_old + n_new);
-    PASS_ALLOC(fixed, p->mem, n_old + n_new);
-    memset(fixed, 0xff, (n_old + n_new) * sizeof *fixed);
-    for (uint32_t i = 0; i < n_old; i++) {
-        spans[i] = p->spans[old[i]];
-        spans[i].first = 0;
-        spans[i].end -= now;
-        fixed[i] = offset[old[i]];
-        /* its like, as many periods later, is alive at the section's end */
-        uint32_t twin = old[i] + n_new - at;
-        if (old[i] + n_new < at)
-            return PPS_OK;
-        fixed[n_old + twin] = fixed[i];
+    uint32_t *fixed, *of, n, floor;
+} part;
+
+static void add_span(const repeat *r, part *t, uint32_t i)
+{
+    memory_span x = r->p->spans[i];
+    bool given = i < t->begin || x.end > t->end_step;
+    if (i < t->begin && x.end <= t->begin_step)
+        return;
+    t->fixed[t->n] = IR_NONE;
+    if (below_all(r, i)) {
+        t->fixed[t->n] = t->floor;
+        t->floor += x.units;
+    } else if (given) {
+        t->fixed[t->n] = ring_offset(r, &r->tried, i);
     }
-    for (uint32_t i = 0; i < n_new; i++) {
-        memory_span *s = &spans[n_old + i];
-        uint32_t period = i / t->spans;
-        *s = p->spans[at + i % t->spans];
-        s->first += period * t->steps - now;
-        s->end += period * t->steps - now;
-        s->end = s->end > steps ? steps : s->end;
-    }
-    section.spans = spans;
-    section.n = n_old + n_new;
-    section.n_steps = steps;
-    section.fixed = fixed;
-    uint32_t *tried, *best;
-    PASS_ALLOC(tried, p->mem, section.n);
-    PASS_ALLOC(best, p->mem, section.n);
-    for (int how = 0; how < MEMORY_ORDERS && bytes > p->goal; how++) {
-        uint64_t these;
-        PPS_TRY(memory_largest_first(&section, how, tried, &these));
-        if (these >= bytes)
+    x.first = i < t->begin ? 0 : x.first - t->begin_step;
+    x.end = (x.end < t->end_step ? x.end : t->end_step) - t->begin_step;
+    t->spans[t->n] = x;
+    t->of[t->n++] = i;
+}
+
+/* Offsets of the spans that begin in the part. A head is placed backward from its cut first, a tail
+ * forward: away from what is given. */
+static pps_status place_part(const repeat *r, part *t, int how, uint32_t *ret_offset,
+                             uint64_t *ret_bytes)
+{
+    const memory_problem *p = r->p;
+    uint32_t back = r->reach * r->t.spans, from = t->begin > back ? t->begin - back : 0;
+    uint32_t warm_up = from < r->t.first ? 0 : r->t.first, most = warm_up + t->end - from, *offset;
+    uint64_t bytes;
+    PASS_ALLOC(t->spans, p->mem, most);
+    PASS_ALLOC(t->fixed, p->mem, most);
+    PASS_ALLOC(t->of, p->mem, most);
+    PASS_ALLOC(offset, p->mem, most);
+    for (uint32_t i = 0; i < warm_up; i++)
+        add_span(r, t, i);
+    for (uint32_t i = warm_up > 0 ? from : 0; i < t->end; i++)
+        add_span(r, t, i);
+    memory_problem problem = {.mem = p->mem,
+                              .spans = t->spans,
+                              .n = t->n,
+                              .n_steps = t->end_step - t->begin_step,
+                              .fixed = t->fixed};
+    *ret_bytes = UINT64_MAX;
+    for (int k = 0; k<MEMORY_ORDERS && * ret_bytes> p->goal; k++) {
+        PPS_TRY(memory_largest_first(&problem, how ^ k, offset, &bytes));
+        if (bytes >= *ret_bytes)
             continue;
-        uint32_t *swap = best;
-        best = tried;
-        tried = swap;
-        bytes = these;
+        *ret_bytes = bytes;
+        for (uint32_t i = 0; i < t->n; i++)
+            if (t->of[i] >= t->begin)
+                ret_offset[t->of[i] - t->begin] = offset[i];
     }
-    memcpy(ret_offset, best + n_old, n_new * sizeof *ret_offset);
-    *ret_bytes = bytes;
+    return PPS_OK;
+}
+
+/* Head and tail for the ring at hand. */
+static pps_status try_ring(repeat *r)
+{
+    const memory_problem *p = r->p;
+    answer *a = &r->tried;
+    part head = {.end = a->cut, .end_step = r->cut_step};
+    part tail = {.begin = r->end, .end = p->n, .begin_step = r->end_step, .end_step = p->n_steps};
+    uint64_t bytes[2];
+    PASS_ALLOC(a->parts, p->mem, a->cut + (p->n - r->end));
+    PPS_TRY(place_part(r, &head, 1, a->parts, &bytes[0]));
+    PPS_TRY(place_part(r, &tail, 0, a->parts + a->cut, &bytes[1]));
+    for (int i = 0; i < 2; i++)
+        a->bytes = bytes[i] > a->bytes ? bytes[i] : a->bytes;
+    if (a->bytes < r->best.bytes)
+        r->best = *a;
+    return PPS_OK;
+}
+
+pps_status memory_repeat(const memory_problem *p, uint32_t *offset, uint64_t *ret_bytes)
+{
+    repeat r = {.p = p, .best = {.bytes = UINT64_MAX}};
+    *ret_bytes = UINT64_MAX;
+    PPS_TRY(find_period(p, &r.t));
+    if (r.t.n == 0 || !find_cuts(&r))
+        return PPS_OK;
+    PPS_TRY(make_turn(&r));
+    for (int how = 0; how < RINGS && r.best.bytes > p->goal; how++) {
+        PPS_TRY(place_turn(&r, how));
+        if (r.tried.bytes < r.best.bytes)
+            PPS_TRY(try_ring(&r));
+    }
+    const answer *a = &r.best;
+    *ret_bytes = a->bytes;
+    if (a->bytes == UINT64_MAX)
+        return PPS_OK;
+    memcpy(offset, a->parts, a->cut * sizeof *offset);
+    memcpy(offset + r.end, a->parts + a->cut, (p->n - r.end) * sizeof *offset);
+    for (uint32_t i = a->cut; i < r.end; i++)
+        offset[i] = ring_offset(&r, a, i);
     return PPS_OK;
 }

@@ -3,7 +3,7 @@
  * memory_search.c: spans stacked out of order, for plans on which best fit leaves holes.
  *
  * Largest first. Spans of one size (a class) are placed in the order of their begins, classes one
- * after the other. What was placed hangs in slots, an offset and the disjoint spans of one class
+ * after the other. What was placed hangs in slots, an offset and the disjoint spans of one size
  * that lie there; slots are kept by offset:
  *
  *   slot 2  offset 48   [....]    [..]     [...]
@@ -14,6 +14,11 @@
  * Begins grow within a class, so each slot's cursor, at the first span that has not ended, only
  * moves on, and a slot costs one comparison. A schedule in its steady state uses the same few slots
  * over and over, however many microbatches it has; the walk is given up where it does not.
+ *
+ * Spans on a ring, which come again for ever, differ in three things. Classes are those that come
+ * again within a turn, so that one class is as regular as can be. Those that run over the ring's
+ * end are placed first of their class, a turn early. And a slot's cursor goes round: behind the
+ * last span lies the first, a turn later.
  *
  * Climb. Spans are placed one by one in some order, each at the lowest offset free; one that ends
  * too high is moved to an earlier place in the order, and the new order is kept if it is no worse.
@@ -40,33 +45,51 @@ typedef struct span_class {
     double weight;
 } span_class;
 
-typedef struct slot {
+typedef struct slot { /* what the walk looks at */
     uint32_t offset, top;
     uint32_t first, end; /* of the span at the cursor; UINT32_MAX behind the last */
-    uint32_t cursor, head, tail;
-    uint32_t class;
+    uint32_t chain;
 } slot;
+
+typedef struct chain {   /* a slot's spans */
+    uint32_t head, tail; /* linked by stacker.next */
+    uint32_t cursor, before;
+    uint32_t later; /* steps by which the cursor's span comes later than it says: turns of a ring */
+    bool given;     /* it has one span, which was given */
+} chain;
+
+typedef struct interval {
+    uint32_t begin, end;
+} interval;
 
 typedef struct stacker {
     const memory_problem *p;
     bool reversed;
+    interval *when; /* [n] as seen in the direction of the walk */
     span_class *classes;
     uint32_t n_classes;
     uint32_t *class_of; /* [n] */
     uint32_t *sorted;   /* spans by class, in the order of their begins */
     uint32_t *next;     /* [n] span behind it in its slot */
     slot *slots;
+    chain *chains;
     uint32_t n_slots, cap_slots;
 } stacker;
 
-static uint32_t begin_of(const stacker *s, uint32_t i)
+/* On a ring, the turn that is looked at is the third, so that what lies before has a number. */
+static void look(stacker *s)
 {
-    return s->reversed ? s->p->n_steps - s->p->spans[i].end : s->p->spans[i].first;
-}
-
-static uint32_t end_of(const stacker *s, uint32_t i)
-{
-    return s->reversed ? s->p->n_steps - s->p->spans[i].first : s->p->spans[i].end;
+    const memory_problem *p = s->p;
+    uint32_t turn = p->n_steps;
+    for (uint32_t i = 0; i < p->n; i++) {
+        const memory_span *x = &p->spans[i];
+        uint32_t begin = x->first;
+        if (p->ring > 0)
+            begin += x->end > turn ? turn : 2 * turn;
+        else if (s->reversed)
+            begin = turn - x->end;
+        s->when[i] = (interval){begin, begin + (x->end - x->first)};
+    }
 }
 
 static int by_weight(const void *a, const void *b)
@@ -76,7 +99,9 @@ static int by_weight(const void *a, const void *b)
         return x->weight < y->weight ? 1 : -1;
     if (x->units != y->units)
         return x->units < y->units ? 1 : -1;
-    return x->what < y->what ? -1 : x->what > y->what;
+    if (x->what != y->what)
+        return x->what < y->what ? -1 : 1;
+    return x->begin < y->begin ? -1 : x->begin > y->begin;
 }
 
 /* Classes by size, or by size and kind; false when there are too many. */
@@ -104,6 +129,22 @@ static bool find_classes(stacker *s, bool by_kind, uint16_t *table)
     return true;
 }
 
+/* On a ring: those at the same place of every period. */
+static void ring_classes(stacker *s)
+{
+    const memory_problem *p = s->p;
+    s->n_classes = p->ring;
+    for (uint32_t i = 0; i < p->n; i++) {
+        const memory_span *x = &p->spans[i];
+        span_class *k = &s->classes[i % p->ring];
+        if (i < p->ring)
+            *k = (span_class){.units = x->units, .what = x->what};
+        k->n++;
+        k->steps += x->end - x->first;
+        s->class_of[i] = i % p->ring;
+    }
+}
+
 /* Spans by begin (ends, for reversed time), then by class: both counting sorts. */
 static pps_status sort_spans(stacker *s)
 {
@@ -115,14 +156,19 @@ static pps_status sort_spans(stacker *s)
     if (s->reversed) {
         PASS_ALLOC(begin, p->mem, p->n_steps + 1);
         for (uint32_t i = 0; i < p->n; i++)
-            begin[begin_of(s, i) + 1]++;
+            begin[s->when[i].begin + 1]++;
         for (uint32_t t = 0; t < p->n_steps; t++)
             begin[t + 1] += begin[t];
         for (uint32_t i = 0; i < p->n; i++)
-            by_begin[begin[begin_of(s, i)]++] = i;
+            by_begin[begin[s->when[i].begin]++] = i;
     } else {
+        uint32_t n = 0;
         for (uint32_t i = 0; i < p->n; i++)
-            by_begin[i] = i;
+            if (p->ring > 0 && p->spans[i].end > p->n_steps)
+                by_begin[n++] = i;
+        for (uint32_t i = 0; i < p->n; i++)
+            if (p->ring == 0 || p->spans[i].end <= p->n_steps)
+                by_begin[n++] = i;
     }
     for (uint32_t c = 0; c < s->n_classes; c++)
         at[c] = s->classes[c].n;
@@ -136,48 +182,102 @@ static pps_status sort_spans(stacker *s)
     return PPS_OK;
 }
 
-static void set_cursor(const stacker *s, slot *x, uint32_t span)
+static void set_cursor(const stacker *s, slot *x, uint32_t span, uint32_t later)
 {
-    x->cursor = span;
-    x->first = span == IR_NONE ? UINT32_MAX : begin_of(s, span);
-    x->end = span == IR_NONE ? UINT32_MAX : end_of(s, span);
+    chain *c = &s->chains[x->chain];
+    bool behind = span == IR_NONE;
+    c->cursor = span;
+    c->later = later;
+    x->first = behind ? UINT32_MAX : s->when[span].begin + later;
+    x->end = behind ? UINT32_MAX : s->when[span].end + later;
 }
 
-static pps_status add_slot(stacker *s, uint32_t at, slot x)
+static void next_cursor(const stacker *s, slot *x)
 {
-    if (s->n_slots == s->cap_slots) {
-        uint32_t cap = s->cap_slots * 2 + 128;
-        slot *slots = arena_new(s->p->mem, cap * sizeof *slots);
-        if (slots == NULL)
-            return PPS_ERR_NOMEM;
-        if (s->n_slots > 0)
-            memcpy(slots, s->slots, s->n_slots * sizeof *slots);
-        s->slots = slots;
-        s->cap_slots = cap;
+    chain *c = &s->chains[x->chain];
+    uint32_t next = s->next[c->cursor];
+    bool round = next == IR_NONE && s->p->ring > 0;
+    c->before = c->cursor;
+    set_cursor(s, x, round ? c->head : next, c->later + (round ? s->p->n_steps : 0));
+}
+
+/* Back to what may lie beside a class's first span, which begins at `begin`: on a ring, what the
+ * turn before left behind. */
+static void reset_cursors(stacker *s, uint32_t begin)
+{
+    uint32_t turn = s->p->n_steps, later = s->p->ring > 0 && begin < 2 * turn ? 0u - turn : 0;
+    for (uint32_t i = 0; i < s->n_slots; i++) {
+        slot *x = &s->slots[i];
+        s->chains[x->chain].before = IR_NONE;
+        set_cursor(s, x, s->chains[x->chain].head, later);
     }
+}
+
+/* A span that ends before the cursor's begins. */
+static void insert(const stacker *s, slot *x, uint32_t span)
+{
+    chain *c = &s->chains[x->chain];
+    s->next[span] = IR_NONE;
+    if (c->cursor == c->head && c->later == 0) {
+        s->next[span] = c->head;
+        c->head = span;
+    } else if (c->cursor == c->head || c->cursor == IR_NONE) {
+        s->next[c->tail] = span;
+        c->tail = span;
+    } else {
+        s->next[span] = c->cursor;
+        s->next[c->before] = span;
+    }
+    set_cursor(s, x, span, 0);
+}
+
+static pps_status more_slots(stacker *s)
+{
+    uint32_t cap = s->cap_slots * 2 + 128;
+    slot *slots;
+    chain *chains;
+    PASS_NEW(slots, s->p->mem, cap);
+    PASS_NEW(chains, s->p->mem, cap);
+    if (s->n_slots > 0) {
+        memcpy(slots, s->slots, s->n_slots * sizeof *slots);
+        memcpy(chains, s->chains, s->n_slots * sizeof *chains);
+    }
+    s->slots = slots;
+    s->chains = chains;
+    s->cap_slots = cap;
+    return PPS_OK;
+}
+
+static pps_status add_slot(stacker *s, uint32_t at, uint32_t span, uint32_t offset, bool given)
+{
+    slot x = {offset, offset + s->p->spans[span].units, 0, 0, s->n_slots};
+    if (s->n_slots == s->cap_slots)
+        PPS_TRY(more_slots(s));
+    s->chains[s->n_slots] = (chain){.head = span, .tail = span, .before = IR_NONE, .given = given};
+    s->next[span] = IR_NONE;
+    set_cursor(s, &x, span, 0);
     memmove(s->slots + at + 1, s->slots + at, (s->n_slots++ - at) * sizeof *s->slots);
     s->slots[at] = x;
     return PPS_OK;
 }
 
 /* The lowest offset free over the span; adds to *visits. */
-static uint32_t lowest(stacker *s, uint32_t begin, uint32_t end, uint32_t units, uint64_t *visits)
+static uint32_t lowest(stacker *s, interval span, uint32_t units, uint64_t *visits)
 {
     uint64_t at = 0;
-    uint32_t k = 0;
-    for (; k < s->n_slots && s->slots[k].offset < at + units; k++) {
-        slot *x = &s->slots[k];
-        while (x->end <= begin && x->cursor != IR_NONE)
-            set_cursor(s, x, s->next[x->cursor]);
-        at = (x->first < end) & (x->top > at) ? x->top : at; /* no branch to mispredict */
+    slot *x = s->slots, *end = x + s->n_slots;
+    for (; x < end && x->offset < at + units; x++) {
+        while (x->end <= span.begin && x->end != UINT32_MAX)
+            next_cursor(s, x);
+        at = (x->first < span.end) & (x->top > at) ? x->top : at; /* no branch to mispredict */
     }
-    *visits += k;
+    *visits += (uint64_t)(x - s->slots);
     return at + units >= UINT32_MAX ? IR_NONE : (uint32_t)at;
 }
 
-static pps_status place_span(stacker *s, uint32_t span, uint32_t class, uint32_t offset)
+static pps_status place_span(stacker *s, uint32_t span, uint32_t offset, bool given)
 {
-    uint32_t lo = 0, hi = s->n_slots;
+    uint32_t lo = 0, hi = s->n_slots, top = offset + s->p->spans[span].units;
     while (lo < hi) {
         uint32_t mid = lo + (hi - lo) / 2;
         if (s->slots[mid].offset < offset)
@@ -185,29 +285,16 @@ static pps_status place_span(stacker *s, uint32_t span, uint32_t class, uint32_t
         else
             hi = mid;
     }
-    s->next[span] = IR_NONE;
-    uint32_t at = lo;
-    while (at < s->n_slots && s->slots[at].offset == offset && s->slots[at].class != class)
-        at++;
-    if (at < s->n_slots && s->slots[at].offset == offset) {
-        slot *x = &s->slots[at];
-        s->next[x->tail] = span;
-        x->tail = span;
-        if (x->cursor == IR_NONE || x->end <= begin_of(s, span))
-            set_cursor(s, x, span);
-        return PPS_OK;
-    }
-    slot x = {.offset = offset,
-              .top = offset + s->p->spans[span].units,
-              .head = span,
-              .tail = span,
-              .class = class};
-    set_cursor(s, &x, span);
-    return add_slot(s, lo, x);
+    for (uint32_t at = lo; at < s->n_slots && s->slots[at].offset == offset && !given; at++)
+        if (s->slots[at].top == top && !s->chains[s->slots[at].chain].given) {
+            insert(s, &s->slots[at], span);
+            return PPS_OK;
+        }
+    return add_slot(s, lo, span, offset, given);
 }
 
 /* Each in a slot of its own. */
-static pps_status place_fixed(stacker *s, uint32_t *offset, uint64_t *most)
+static pps_status place_given(stacker *s, uint32_t *offset, uint64_t *most)
 {
     const memory_problem *p = s->p;
     for (uint32_t i = 0; p->fixed != NULL && i < p->n; i++) {
@@ -216,7 +303,7 @@ static pps_status place_fixed(stacker *s, uint32_t *offset, uint64_t *most)
         uint64_t end = memory_end(&p->spans[i], p->fixed[i]);
         offset[i] = p->fixed[i];
         *most = end > *most ? end : *most;
-        PPS_TRY(place_span(s, i, MAX_CLASSES + i, offset[i]));
+        PPS_TRY(place_span(s, i, offset[i], true));
     }
     return PPS_OK;
 }
@@ -225,21 +312,20 @@ static pps_status stack(stacker *s, uint32_t *offset, uint64_t *ret_bytes)
 {
     const memory_problem *p = s->p;
     uint64_t most = 0, visits = 0;
-    PPS_TRY(place_fixed(s, offset, &most));
+    PPS_TRY(place_given(s, offset, &most));
     for (uint32_t c = 0; c < s->n_classes; c++) {
         const span_class *k = &s->classes[c];
-        for (uint32_t i = 0; i < s->n_slots; i++)
-            set_cursor(s, &s->slots[i], s->slots[i].head);
+        reset_cursors(s, s->when[s->sorted[k->begin]].begin);
         for (uint32_t i = 0; i < k->n; i++) {
             uint32_t span = s->sorted[k->begin + i];
             if (p->fixed != NULL && p->fixed[span] != IR_NONE)
                 continue;
-            uint32_t at = lowest(s, begin_of(s, span), end_of(s, span), k->units, &visits);
+            uint32_t at = lowest(s, s->when[span], k->units, &visits);
             if (at == IR_NONE || visits > (uint64_t)VISITS * p->n) {
                 *ret_bytes = UINT64_MAX;
                 return PPS_OK;
             }
-            PPS_TRY(place_span(s, span, c, at));
+            PPS_TRY(place_span(s, span, at, false));
             offset[span] = at;
             uint64_t end = memory_end(&p->spans[span], at);
             most = end > most ? end : most;
@@ -252,23 +338,33 @@ static pps_status stack(stacker *s, uint32_t *offset, uint64_t *ret_bytes)
 pps_status memory_largest_first(const memory_problem *p, int how, uint32_t *offset,
                                 uint64_t *ret_bytes)
 {
-    stacker s = {.p = p, .reversed = how % 2 == 1};
-    uint16_t *table = arena_new(p->mem, TABLE * sizeof *table);
-    PASS_ALLOC(s.classes, p->mem, MAX_CLASSES);
-    s.class_of = arena_new(p->mem, ((size_t)p->n + 1) * sizeof *s.class_of);
-    s.sorted = arena_new(p->mem, ((size_t)p->n + 1) * sizeof *s.sorted);
-    s.next = arena_new(p->mem, ((size_t)p->n + 1) * sizeof *s.next);
-    if (table == NULL || s.class_of == NULL || s.sorted == NULL || s.next == NULL)
-        return PPS_ERR_NOMEM;
+    stacker s = {.p = p, .reversed = how % 2 == 1 && p->ring == 0};
     *ret_bytes = UINT64_MAX;
-    if (!find_classes(&s, how >= 2, table))
+    if (p->ring > MAX_CLASSES)
         return PPS_OK;
+    PASS_NEW(s.when, p->mem, p->n);
+    PASS_NEW(s.classes, p->mem, MAX_CLASSES);
+    PASS_NEW(s.class_of, p->mem, p->n);
+    PASS_NEW(s.sorted, p->mem, p->n);
+    PASS_NEW(s.next, p->mem, p->n);
+    look(&s);
+    if (p->ring > 0) {
+        ring_classes(&s);
+    } else {
+        uint16_t *table;
+        PASS_NEW(table, p->mem, TABLE);
+        if (!find_classes(&s, how >= 2, table))
+            return PPS_OK;
+    }
     PPS_TRY(sort_spans(&s));
     for (uint32_t c = 0; c < s.n_classes; c++) {
         span_class *k = &s.classes[c];
+        double steps = (double)k->steps / k->n, period = (double)p->n_steps * p->ring / p->n;
         k->weight = k->units;
         if (how >= 2)
-            k->weight *= (double)k->steps / k->n;
+            k->weight *= steps;
+        if (p->ring > 0 && how % 2 == 1 && steps < period)
+            k->weight *= 1e-12;
     }
     qsort(s.classes, s.n_classes, sizeof *s.classes, by_weight);
     return stack(&s, offset, ret_bytes);

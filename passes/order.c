@@ -128,8 +128,8 @@ static pps_status entry_chunks(order_cx *o, const ir_row *row, const ir_entry *e
             return pps_diag_done(entry_diag(o, row, e, 512, "%s in a row does not say which PASS",
                                             pass_filter_text(cx, f, text, sizeof text)));
     }
-    entry_text(o, e, text, sizeof text);
     if (o->n_matched == 0) {
+        entry_text(o, e, text, sizeof text);
         pps_diag *diag =
             e->general || o->n_stages == 0
                 ? entry_diag(o, row, e, 206, "%s matches nothing to order", text)
@@ -495,9 +495,9 @@ pps_status pass_order(pass_cx *cx)
     uint32_t *whole, *split;
     bool *has_row;
     PASS_ALLOC(cx->node_pos, cx->ordering, d->n_nodes);
-    PASS_ALLOC(cx->node_slot, cx->scratch, d->n_nodes);
-    PASS_ALLOC(cx->node_entry, cx->scratch, d->n_nodes);
-    PASS_ALLOC(cx->node_overlap, cx->scratch, d->n_nodes);
+    PASS_ALLOC(cx->node_slot, cx->nodes, d->n_nodes);
+    PASS_ALLOC(cx->node_entry, cx->nodes, d->n_nodes);
+    PASS_ALLOC(cx->node_overlap, cx->nodes, d->n_nodes);
     PASS_ALLOC(cx->group_order, cx->scratch, d->n_groups);
     PASS_ALLOC(cx->order_of, cx->ordering, d->n_groups);
     PASS_ALLOC(cx->group_row, cx->scratch, d->n_groups);

@@ -40,9 +40,13 @@ typedef struct pass_program {
     uint64_t work_bytes;
 } pass_program;
 
+/* What a chunk runs where what F keeps stays in memory, and where it is made again. */
+typedef enum pass_variant { PASS_KEEPS, PASS_RECOMPUTES, PASS_VARIANTS } pass_variant;
+
 typedef struct pass_chunk { /* layout of a chunk, for one unit on one rank */
-    pass_program programs[PPS_PASS_COUNT];
-    uint64_t save_bi_bytes, save_bw_bytes, held_bytes;
+    pass_program programs[PASS_VARIANTS][PPS_PASS_COUNT];
+    uint64_t save_bi_bytes, save_bw_bytes; /* only PASS_KEEPS saves anything */
+    uint64_t held_bytes[PASS_VARIANTS];
     uint64_t carry_bytes[2]; /* c0, c1: for all slices of a microbatch */
     uint32_t loss_first;     /* first loss slot of unit 0; the next unit's are n_loss_step on */
 } pass_chunk;
@@ -56,11 +60,17 @@ typedef struct pass_cx {
     const pass_options *options;
     arena *mem;      /* lives as long as the plans */
     arena *scratch;  /* as long as the compilation */
+    arena *nodes;    /* arrays over nodes: from dag to lower */
     arena *ordering; /* from order to schedule */
     arena *phase;    /* as long as one pass */
+    arena_spares *spares;
     dag *dag;
     uint32_t *chunk_times; /* [chunks] which one with its tags it is, from 1 */
     uint32_t *local_rows;  /* [n_groups] batch rows of one microbatch on one rank */
+
+    /* keep */
+    uint32_t *kept_by; /* [n_chunks * n_mb] directive behind dag.kept, or IR_NONE; NULL: none */
+    uint16_t (*copy_streams)[2]; /* [n_directives] of offload: out and back; before merging */
 
     /* order */
     uint32_t **order_of;   /* [n_groups] its compute nodes in order, updates last */
@@ -87,7 +97,7 @@ typedef struct pass_cx {
     /* schedule */
     uint32_t *jit; /* [n_nodes] SEND: compute node of the receiving group its transfer waits for */
     uint32_t *sorted; /* alive nodes in one global order */
-    uint32_t *seq;    /* [n_nodes] communications up to it in that order */
+    uint32_t *seq;    /* [n_nodes] communications and copies up to it in that order */
     uint32_t *issue;  /* nodes; group g's in group_issue[g], in issue order */
     ir_range *group_issue;
     uint32_t *step; /* [n_nodes] index in its group's issue order */
@@ -126,6 +136,8 @@ typedef struct pass_match {
     const ir_term *comm;
 } pass_match;
 bool pass_match_chunk(const pass_cx *cx, const ir_filter *f, uint32_t chunk, pass_match *ret);
+/* Does the filter name the unit, with these terms on the split's tags? */
+bool pass_match_unit(const pass_cx *cx, const pass_match *m, uint32_t unit);
 /* units.c: the units of work (ir/dag.h) that an entry of a row names, in the order in which it runs
  * them: microbatches ascending, in each the slices ascending forward and descending backward. */
 typedef struct pass_units {
@@ -202,6 +214,10 @@ pps_status pass_stream(pass_cx *cx, uint32_t stream, const char *fallback, uint1
 /* The in-link of sharded `chunk` that brings the counts belonging to these expert rows. */
 uint32_t pass_counts_link(const dag *d, uint32_t chunk, ir_id rows);
 pps_status pass_buckets(pass_cx *cx); /* buckets.c, part of the dag pass */
+/* keep.c, part of the dag pass: cx->copy_streams. */
+pps_status pass_copy_streams(pass_cx *cx);
+/* The way back of a stream that carries transfers or copies: "pp" and "pp<". */
+pps_status pass_back_stream(pass_cx *cx, uint16_t stream, uint16_t *ret);
 
 /* interleave.c: merge the chains of an overlapped group's ops. `nodes` holds the ops' nodes one op
  * after the other, n[i] of op i; `ret` gets them in the order in which they are to run. */
@@ -212,6 +228,9 @@ pps_status pass_interleave(pass_cx *cx, const uint32_t *nodes, const uint32_t *n
 pps_status pass_transfer_order(pass_cx *cx);
 /* `src` before `dst`, because of `entry` (IR_NONE: see extra_entry). Before the schedule pass. */
 pps_status pass_add_extra(pass_cx *cx, uint32_t src, uint32_t dst, uint32_t entry);
+
+/* zero.c: arrays over nodes, when there are more than `n_before` of them. */
+pps_status pass_extend_nodes(pass_cx *cx, uint32_t n_before);
 
 /* zero.c: windows of a bucket, from 0: whose gathered parameters `chunk` reads in this pass of `mb`
  * (which it does; numbered within its class), and into whose gradients microbatch `mb` is summed.
@@ -226,23 +245,42 @@ static inline uint32_t pass_reduce_window(const dag_bucket *k, uint32_t mb)
 /* default_order.c: rows for groups that have none: 1F1B by dataflow. Adds to cx->program's rows. */
 pps_status pass_default_rows(pass_cx *cx, const bool *has_row);
 
-/* memory.c: slots by liveness. Life i is written first by step first[i] of the plan and last
- * touched by the steps in its access list. */
-typedef struct memory_life {
-    uint32_t units, offset; /* PLAN_ALIGN bytes each; offset is the result */
-    uint32_t first, last;   /* issue positions */
-    uint32_t access[4];     /* last access by each stream that touches it */
-    uint8_t n_access, what;
-    uint8_t slack; /* bytes of the last unit that it does not have */
-} memory_life;
-memory_life memory_life_of(uint64_t bytes, uint8_t what); /* unused so far */
-/* `clock[step * n_streams + s]`: highest step of stream s known complete when `step` starts,
- * plus 1. order[0..n) names the lives that are used, sorted by `first`. Results: offsets,
- * *ret_bytes (arena), *ret_max_live. PPS_ERR_LIMIT, unreported: offsets would not fit 32 bits. */
-pps_status memory_place(arena *scratch, memory_life *lives, const uint32_t *order, uint32_t n,
-                        const plan_step *steps, uint32_t n_steps, const uint32_t *clock,
-                        uint32_t n_streams, uint64_t *ret_bytes, uint64_t *ret_max_live);
+/* memory.c: where blocks lie, by liveness. */
+typedef struct memory_uses {
+    uint32_t last[4]; /* step + 1 of the last access by each stream that touches it; 0: none */
+} memory_uses;
+/* With its size; without offset, first and last step. */
+plan_block memory_block_of(uint64_t bytes, uint8_t what);
+/* (*ret)[i], in `mem`: the first step from which on every step that begins a block knows that all
+ * accesses to block i are over. blocks[0..n) are sorted by `first`. `clock[step * n_streams + s]`:
+ * highest step of stream s known complete when `step` starts, plus 1. */
+pps_status memory_ends(arena *mem, arena *scratch, const plan_block *blocks,
+                       const memory_uses *uses, uint32_t n, const plan_step *steps,
+                       uint32_t n_steps, const uint32_t *clock, uint32_t n_streams, uint32_t **ret);
+/* Block i's bytes are its own from step `first` up to, not including, end[i]. Results: offsets,
+ * *ret_bytes (what they need), *ret_max_live. PPS_ERR_LIMIT, unreported: offsets would not fit 32
+ * bits. */
+pps_status memory_place(arena *scratch, plan_block *blocks, const uint32_t *end, uint32_t n,
+                        uint32_t n_steps, uint64_t *ret_bytes, uint64_t *ret_max_live);
 
+static inline pass_variant pass_variant_of(const dag *d, uint32_t chunk, uint32_t index)
+{
+    return dag_keeps(d, chunk, index) == DAG_RECOMPUTE ? PASS_RECOMPUTES : PASS_KEEPS;
+}
+/* The program of a compute node. */
+static inline const pass_program *pass_program_of(const pass_cx *cx, uint32_t node)
+{
+    const dag_run *r = &cx->dag->runs[cx->dag->node_run[node]];
+    pass_variant variant = pass_variant_of(cx->dag, r->chunk, node - r->first);
+    return &cx->chunks[r->chunk].programs[variant][dag_pass(cx->dag, node)];
+}
+
+/* offload.c: bytes that a node of OFFLOAD or FETCH copies. */
+static inline uint64_t pass_copy_bytes(const pass_cx *cx, const dag_run *r)
+{
+    const pass_chunk *c = &cx->chunks[r->chunk];
+    return r->pass == PPS_PASS_BW ? c->save_bw_bytes : c->save_bi_bytes;
+}
 /* sizes.c: cx->local_rows (E0210 where the batch does not divide); bytes of `tensor` as `chunk`
  * holds it, for one microbatch on one rank, and of the gradient for it that a chunk makes: the form
  * before those borders that have no way back. */
@@ -255,11 +293,19 @@ typedef struct pass_link_bytes {
 } pass_link_bytes;
 pass_link_bytes pass_bytes_of_link(const pass_cx *cx, const dag_link *k);
 
+/* `count` zeroed items; PASS_NEW: not zeroed. */
 #define PASS_ALLOC(ptr, arena_, count)                                       \
     do {                                                                     \
         (ptr) = arena_zero((arena_), ((size_t)(count) + 1) * sizeof *(ptr)); \
         if ((ptr) == NULL)                                                   \
             return PPS_ERR_NOMEM;                                            \
+    } while (0)
+
+#define PASS_NEW(ptr, arena_, count)                                        \
+    do {                                                                    \
+        (ptr) = arena_new((arena_), ((size_t)(count) + 1) * sizeof *(ptr)); \
+        if ((ptr) == NULL)                                                  \
+            return PPS_ERR_NOMEM;                                           \
     } while (0)
 
 #endif

@@ -255,7 +255,9 @@ pps_status pass_place(pass_cx *cx)
                                    .ep_teams = IR_NONE,
                                    .f = IR_NONE,
                                    .b = IR_NONE,
-                                   .w = IR_NONE};
+                                   .w = IR_NONE,
+                                   .offload = {IR_NONE, IR_NONE},
+                                   .fetch = {IR_NONE, IR_NONE}};
     PPS_TRY(make_groups(cx, w.group_of));
     PPS_TRY(pass_teams_of_groups(cx));
     PPS_TRY(dag_one_class(d));

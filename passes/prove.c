@@ -237,7 +237,7 @@ static pps_status check_step(const prover *p, uint32_t g, uint32_t i, uint32_t n
     if (s->n_bindings != w->n_buffers ||
         (s->n_bindings != n_bindings && !(of_bucket && s->n_bindings == 0)))
         return unnamed(p, g, i, 520, "a step has not the buffers that it works on");
-    if ((s->seq == 0) != plan_is(s->kind, PLAN_LOCAL) || s->seq > n_steps)
+    if ((s->seq != 0) != plan_communicates(s->kind) || s->seq > n_steps)
         return pps_diag_done(
             prove_wrong(p, g, i, 511, "a step's sequence number is wrong (%u)", s->seq));
     if (plan_is(s->kind, PLAN_COLLECTIVE) && w->teams >= set->n_teams)
@@ -259,6 +259,22 @@ static pps_status check_kind(const prover *p, uint32_t g, uint32_t i, uint8_t *k
         return prove_two(p, g, i, 520, "a step does something else than its work's others", IR_NONE,
                          NULL);
     kinds[s->work] = kind;
+    return PPS_OK;
+}
+
+static pps_status check_blocks(const prover *p, const plan *mine, const plan_block *blocks,
+                               uint32_t n, uint64_t bytes)
+{
+    const pps_span none = {0};
+    for (uint32_t i = 0; i < n; i++) {
+        const plan_block *b = &blocks[i];
+        if (b->units == 0 || b->slack >= PLAN_ALIGN || b->first > b->last ||
+            b->last >= mine->n_steps || (i > 0 && b->first < blocks[i - 1].first) ||
+            (uint64_t)b->offset * PLAN_ALIGN + plan_block_bytes(b) > bytes ||
+            (uint64_t)b->offset + b->units > UINT32_MAX)
+            return pps_error(p->st, none, 519, "buffer %u of group %u lies outside the plan", i,
+                             mine->group);
+    }
     return PPS_OK;
 }
 
@@ -286,15 +302,8 @@ static pps_status check_plan(const prover *p, uint32_t g, uint32_t n_steps, uint
         PPS_TRY(check_step(p, g, i, n_steps));
         PPS_TRY(check_kind(p, g, i, kinds));
     }
-    for (uint32_t i = 0; i < mine->n_blocks; i++) {
-        const plan_block *b = &mine->blocks[i];
-        if (b->units == 0 || b->slack >= PLAN_ALIGN || b->first > b->last ||
-            b->last >= mine->n_steps || (i > 0 && b->first < mine->blocks[i - 1].first) ||
-            (uint64_t)b->offset * PLAN_ALIGN + plan_block_bytes(b) > mine->act_bytes ||
-            (uint64_t)b->offset + b->units > UINT32_MAX)
-            return pps_error(p->st, none, 519, "buffer %u of group %u lies outside the plan", i, g);
-    }
-    return PPS_OK;
+    PPS_TRY(check_blocks(p, mine, mine->blocks, mine->n_blocks, mine->act_bytes));
+    return check_blocks(p, mine, mine->host_blocks, mine->n_host_blocks, mine->host_bytes);
 }
 
 /* ---- the proof ---------------------------------------------------------------------------------

@@ -141,7 +141,7 @@ typedef struct prove_space {
     uint64_t *bits[6]; /* which slots begin one; each level says which words of the one below */
     uint32_t n_levels;
 } prove_space;
-pps_status prove_space_init(prove_space *s, const plan *mine, arena *mem);
+pps_status prove_space_init(prove_space *s, const plan_block *blocks, uint32_t n, arena *mem);
 /* The slot at this border, or IR_NONE. */
 uint32_t prove_space_slot(const prove_space *s, uint32_t border);
 /* Give [begin, end) to `owner`. Every stretch that loses bytes is shown to `loses` first: its

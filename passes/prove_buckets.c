@@ -210,6 +210,8 @@ static bool belongs(const plan_bucket *b, plan_step_kind kind, bool in_window)
     case PLAN_SEQ_GATHER:
     case PLAN_SEQ_TAKE:
     case PLAN_STATS:
+    case PLAN_OFFLOAD:
+    case PLAN_FETCH:
     case PLAN_STEP_KIND_COUNT:
         break;
     }
@@ -323,6 +325,8 @@ static pps_status run_step(const books *b, uint32_t step)
     case PLAN_SEQ_GATHER:
     case PLAN_SEQ_TAKE:
     case PLAN_STATS:
+    case PLAN_OFFLOAD:
+    case PLAN_FETCH:
     case PLAN_STEP_KIND_COUNT:
         break;
     }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * prove_memory.c: one plan's activations, checked from the plan alone.
+ * prove_memory.c: one plan's activations, and what it keeps in host memory, from the plan alone.
  *
  * A work says which buffer each of its bindings is, and the step of which microbatch or window, so
  * of every byte there is a story to check, step by step in issue order:
@@ -12,7 +12,8 @@
  *
  * "Over" is meant by the clocks: on every timing that streams and waits allow. A gradient is read
  * once (by its one consumer: a hop, or a chunk's B, or its BI and BW), or a contribution would be
- * lost or counted twice. The blocks that a plan lists are held against what steps really do.
+ * lost or counted twice; a copy in host memory is fetched once. The blocks that a plan lists are
+ * held against what steps really do.
  */
 #include "passes/prove.h"
 
@@ -26,20 +27,26 @@ typedef struct life { /* one buffer of one microbatch or window, while its bytes
     uint32_t reader;    /* the latest step that reads it, IR_NONE */
     uint32_t stretches; /* of the space that it owns */
     bool whole;         /* nobody has taken bytes of it yet */
+    uint8_t host;
 } life;
+
+typedef struct memory { /* the device's, and the host's */
+    prove_space space;
+    const plan_block *blocks;
+    uint32_t n_blocks, next_block; /* blocks before it have begun */
+    uint8_t *begun;                /* [n_blocks that begin with the step at hand] */
+    uint32_t n_begin, cap_begun;
+} memory;
 
 typedef struct story {
     const prover *p;
     const plan *plan;
     const prove_clock *clock;
     arena *mem;
-    prove_space space;
+    memory memories[2]; /* [host] */
     life *lives;
     uint32_t *touched; /* [lives][n_lanes] latest step on each lane that touches it, + 1 */
     uint32_t n_lives, cap_lives, unused; /* unused: linked through `slot` */
-    uint32_t next_block;                 /* blocks before it have begun */
-    uint8_t *begun;                      /* [n_blocks of the step at hand] */
-    uint32_t cap_begun;
     uint32_t step;
 } story;
 
@@ -52,6 +59,11 @@ static pps_status wrong(const story *t, int code, const char *what, uint32_t oth
 static uint32_t *touched_of(const story *t, uint32_t id)
 {
     return t->touched + (size_t)id * t->clock->n_lanes;
+}
+
+static const plan_block *block_of(const story *t, const life *l)
+{
+    return &t->memories[l->host].blocks[l->block];
 }
 
 /* ---- lives --------------------------------------------------------------------------------------
@@ -88,7 +100,7 @@ static pps_status new_life(story *t, uint32_t *ret)
 static pps_status check_life(const story *t, uint32_t id)
 {
     const life *l = &t->lives[id];
-    uint32_t g = t->plan->group, last = 0, listed = t->plan->blocks[l->block].last;
+    uint32_t g = t->plan->group, last = 0, listed = block_of(t, l)->last;
     for (uint32_t k = 0; k < t->clock->n_lanes; k++)
         last = touched_of(t, id)[k] > last ? touched_of(t, id)[k] : last;
     if (listed + 1 != last)
@@ -96,6 +108,9 @@ static pps_status check_life(const story *t, uint32_t id)
                          listed, "to here");
     if (t->p->set->buffers[l->buffer].what == PLAN_BLOCK_GRAD && l->reader == IR_NONE)
         return prove_two(t->p, g, l->writer, 543, "a gradient is made and never used", IR_NONE,
+                         NULL);
+    if (l->host && l->reader == IR_NONE)
+        return prove_two(t->p, g, l->writer, 521, "what this copies is never fetched", IR_NONE,
                          NULL);
     return PPS_OK;
 }
@@ -106,8 +121,8 @@ static pps_status loses(void *ud, uint32_t id, int change)
     story *t = ud;
     life *l = &t->lives[id];
     uint32_t lane;
-    if (t->plan->blocks[l->block].last >= t->step)
-        return wrong(t, 519, "two live buffers share bytes", t->plan->blocks[l->block].last,
+    if (block_of(t, l)->last >= t->step)
+        return wrong(t, 519, "two live buffers share bytes", block_of(t, l)->last,
                      "its bytes are another buffer's until here");
     lane = prove_all_before(t->clock, touched_of(t, id), t->step);
     if (lane != IR_NONE)
@@ -130,41 +145,42 @@ static pps_status not_listed(const story *t)
 }
 
 /* The block of the step at hand with these borders, each taken once. */
-static pps_status take_block(story *t, uint32_t offset, const plan_buffer *of, uint32_t *ret)
+static pps_status take_block(story *t, memory *m, uint32_t offset, const plan_buffer *of,
+                             uint32_t *ret)
 {
-    const plan *mine = t->plan;
-    uint32_t first = t->next_block, n = 0;
-    for (; first + n < mine->n_blocks && mine->blocks[first + n].first == t->step; n++) {
-        const plan_block *b = &mine->blocks[first + n];
+    for (uint32_t n = 0; n < m->n_begin; n++) {
+        const plan_block *b = &m->blocks[m->next_block + n];
         if (b->offset != offset || plan_block_bytes(b) != of->bytes || b->what != of->what ||
-            t->begun[n])
+            m->begun[n])
             continue;
-        t->begun[n] = 1;
-        *ret = first + n;
+        m->begun[n] = 1;
+        *ret = m->next_block + n;
         return PPS_OK;
     }
     return not_listed(t);
 }
 
-static pps_status begin_life(story *t, uint32_t buffer, uint32_t number, uint32_t slot,
-                             uint32_t units, uint32_t *ret)
+static pps_status begin_life(story *t, uint8_t host, uint32_t buffer, uint32_t number,
+                             uint32_t slot, uint32_t units, uint32_t *ret)
 {
+    memory *m = &t->memories[host];
     uint32_t block = 0;
     if (slot == IR_NONE)
         return not_listed(t);
-    PPS_TRY(take_block(t, t->space.border[slot], &t->p->set->buffers[buffer], &block));
+    PPS_TRY(take_block(t, m, m->space.border[slot], &t->p->set->buffers[buffer], &block));
     PPS_TRY(new_life(t, ret));
     life *l = &t->lives[*ret];
     *l = (life){.buffer = buffer,
                 .number = number,
                 .slot = slot,
-                .end = prove_space_slot(&t->space, t->space.border[slot] + units),
+                .end = prove_space_slot(&m->space, m->space.border[slot] + units),
                 .block = block,
                 .writer = t->step,
                 .reader = IR_NONE,
                 .stretches = 1,
-                .whole = true};
-    return prove_space_paint(&t->space, l->slot, l->end, *ret, loses, t);
+                .whole = true,
+                .host = host};
+    return prove_space_paint(&m->space, l->slot, l->end, *ret, loses, t);
 }
 
 /* ---- accesses
@@ -172,9 +188,9 @@ static pps_status begin_life(story *t, uint32_t buffer, uint32_t number, uint32_
  */
 
 /* The whole life that begins at `slot`, IR_NONE. */
-static uint32_t life_at(const story *t, uint32_t slot)
+static uint32_t life_at(const story *t, uint8_t host, uint32_t slot)
 {
-    uint32_t id = slot != IR_NONE ? t->space.owner[slot] : IR_NONE;
+    uint32_t id = slot != IR_NONE ? t->memories[host].space.owner[slot] : IR_NONE;
     return id != IR_NONE && t->lives[id].whole && t->lives[id].slot == slot ? id : IR_NONE;
 }
 
@@ -195,6 +211,8 @@ static pps_status read_life(story *t, life *l)
     if (grad && l->reader != IR_NONE && l->reader != t->step &&
         !same_consumer(t, l->reader, t->step))
         return wrong(t, 543, "a gradient is used twice", l->reader, "first used here");
+    if (l->host && l->reader != IR_NONE)
+        return wrong(t, 518, "a copy is fetched twice", l->reader, "first fetched here");
     l->reader = t->step;
     return PPS_OK;
 }
@@ -224,12 +242,15 @@ static pps_status use_binding(story *t, uint32_t k, uint8_t role)
     uint32_t buffer = set->work_buffers[plan_work_of(set, s)->buffers + k];
     uint32_t offset = t->plan->bindings[s->bindings + k];
     const plan_buffer *b = &set->buffers[buffer];
+    uint8_t host = plan_host_binding(s, k);
     uint64_t units = b->bytes / PLAN_ALIGN + (b->bytes % PLAN_ALIGN != 0);
     if (units == 0)
         return PPS_OK;
     if (units > UINT32_MAX || offset > UINT32_MAX - units)
         return wrong(t, 519, "a buffer lies outside the plan", IR_NONE, NULL);
-    uint32_t slot = prove_space_slot(&t->space, offset), id = life_at(t, slot);
+    if ((b->what == PLAN_BLOCK_HOST) != host)
+        return wrong(t, 520, "a buffer is not in the memory that its step means", IR_NONE, NULL);
+    uint32_t slot = prove_space_slot(&t->memories[host].space, offset), id = life_at(t, host, slot);
     uint32_t number = number_of(b, s);
     bool there = id != IR_NONE && t->lives[id].buffer == buffer && t->lives[id].number == number;
     if (role == 0) /* a host's own op */
@@ -239,7 +260,7 @@ static pps_status use_binding(story *t, uint32_t k, uint8_t role)
     if (role == PROVE_WRITES && there && b->per > 0)
         return wrong(t, 518, "a buffer is filled twice", t->lives[id].writer, "first filled here");
     if (role == PROVE_WRITES) {
-        PPS_TRY(begin_life(t, buffer, number, slot, (uint32_t)units, &id));
+        PPS_TRY(begin_life(t, host, buffer, number, slot, (uint32_t)units, &id));
     } else if (!there) {
         return id == IR_NONE
                    ? wrong(t, 520, "a step uses a buffer that is not there", IR_NONE, NULL)
@@ -247,9 +268,9 @@ static pps_status use_binding(story *t, uint32_t k, uint8_t role)
                            "filled by this step");
     }
     life *l = &t->lives[id];
-    if (t->step > t->plan->blocks[l->block].last)
-        return wrong(t, 519, "a step uses a buffer after its listed end",
-                     t->plan->blocks[l->block].last, "the end");
+    if (t->step > block_of(t, l)->last)
+        return wrong(t, 519, "a step uses a buffer after its listed end", block_of(t, l)->last,
+                     "the end");
     if (role & PROVE_READS)
         PPS_TRY(read_life(t, l));
     if (role & PROVE_WRITES)
@@ -291,40 +312,55 @@ static pps_status use_bindings(story *t)
     return PPS_OK;
 }
 
-/* How many blocks begin at the step at hand; `begun` is cleared for them. */
-static pps_status start_step(story *t, uint32_t *ret)
+/* Blocks that begin at the step at hand; `begun` is cleared for them. */
+static pps_status start_step(story *t, memory *m)
 {
     uint32_t n = 0;
-    while (t->next_block + n < t->plan->n_blocks &&
-           t->plan->blocks[t->next_block + n].first == t->step)
+    while (m->next_block + n < m->n_blocks && m->blocks[m->next_block + n].first == t->step)
         n++;
-    if (n > t->cap_begun) {
-        t->cap_begun = 2 * n + 16;
-        PASS_ALLOC(t->begun, t->mem, t->cap_begun);
+    if (n > m->cap_begun) {
+        m->cap_begun = 2 * n + 16;
+        PASS_ALLOC(m->begun, t->mem, m->cap_begun);
     }
-    memset(t->begun, 0, n);
-    *ret = n;
+    if (n > 0)
+        memset(m->begun, 0, n);
+    m->n_begin = n;
+    return PPS_OK;
+}
+
+static pps_status end_step(story *t, memory *m)
+{
+    for (uint32_t i = 0; i < m->n_begin; i++)
+        if (!m->begun[i])
+            return wrong(t, 520, "the plan lists a buffer that this step does not fill", IR_NONE,
+                         NULL);
+    m->next_block += m->n_begin;
+    return PPS_OK;
+}
+
+static pps_status end_memory(const story *t, const memory *m)
+{
+    for (uint32_t at = 0; (at = prove_space_next(&m->space, at)) != IR_NONE; at++)
+        if (t->lives[m->space.owner[at]].whole)
+            PPS_TRY(check_life(t, m->space.owner[at]));
     return PPS_OK;
 }
 
 pps_status prove_memory(const prover *p, const plan *mine, const prove_clock *clock, arena *mem)
 {
     story t = {.p = p, .plan = mine, .clock = clock, .mem = mem, .unused = IR_NONE};
-    PPS_TRY(prove_space_init(&t.space, mine, mem));
-    PASS_ALLOC(t.begun, mem, 16);
-    t.cap_begun = 16;
+    t.memories[0] = (memory){.blocks = mine->blocks, .n_blocks = mine->n_blocks};
+    t.memories[1] = (memory){.blocks = mine->host_blocks, .n_blocks = mine->n_host_blocks};
+    for (int i = 0; i < 2; i++)
+        PPS_TRY(prove_space_init(&t.memories[i].space, t.memories[i].blocks, t.memories[i].n_blocks,
+                                 mem));
     for (; t.step < mine->n_steps; t.step++) {
-        uint32_t n_begin;
-        PPS_TRY(start_step(&t, &n_begin));
+        PPS_TRY(start_step(&t, &t.memories[0]));
+        PPS_TRY(start_step(&t, &t.memories[1]));
         PPS_TRY(use_bindings(&t));
-        for (uint32_t i = 0; i < n_begin; i++)
-            if (!t.begun[i])
-                return wrong(&t, 520, "the plan lists a buffer that this step does not fill",
-                             IR_NONE, NULL);
-        t.next_block += n_begin;
+        PPS_TRY(end_step(&t, &t.memories[0]));
+        PPS_TRY(end_step(&t, &t.memories[1]));
     }
-    for (uint32_t at = 0; (at = prove_space_next(&t.space, at)) != IR_NONE; at++)
-        if (t.lives[t.space.owner[at]].whole)
-            PPS_TRY(check_life(&t, t.space.owner[at]));
-    return PPS_OK;
+    PPS_TRY(end_memory(&t, &t.memories[0]));
+    return end_memory(&t, &t.memories[1]);
 }

@@ -42,7 +42,7 @@ static int compare(const void *a, const void *b)
 
 /* The borders of all blocks, each once: a plan's steady state has few, so they are told apart
  * before they are sorted. */
-static pps_status find_borders(prove_space *s, const plan *mine, arena *mem)
+static pps_status find_borders(prove_space *s, const plan_block *blocks, uint32_t n, arena *mem)
 {
     uint32_t cap = 64;
     PASS_ALLOC(s->border, mem, cap);
@@ -51,9 +51,9 @@ static pps_status find_borders(prove_space *s, const plan *mine, arena *mem)
     if (s->table == NULL)
         return PPS_ERR_NOMEM;
     memset(s->table, 0xff, 2 * cap * sizeof *s->table);
-    for (uint32_t i = 0; i < mine->n_blocks; i++)
+    for (uint32_t i = 0; i < n; i++)
         for (int end = 0; end < 2; end++) {
-            uint32_t border = mine->blocks[i].offset + (end ? mine->blocks[i].units : 0);
+            uint32_t border = blocks[i].offset + (end ? blocks[i].units : 0);
             uint32_t at = place_of(s, border);
             if (s->table[at] != IR_NONE)
                 continue;
@@ -82,10 +82,10 @@ static pps_status find_borders(prove_space *s, const plan *mine, arena *mem)
     return PPS_OK;
 }
 
-pps_status prove_space_init(prove_space *s, const plan *mine, arena *mem)
+pps_status prove_space_init(prove_space *s, const plan_block *blocks, uint32_t n_blocks, arena *mem)
 {
     *s = (prove_space){0};
-    PPS_TRY(find_borders(s, mine, mem));
+    PPS_TRY(find_borders(s, blocks, n_blocks, mem));
     PASS_ALLOC(s->owner, mem, s->n_slots);
     PASS_ALLOC(s->end, mem, s->n_slots);
     memset(s->owner, 0xff, s->n_slots * sizeof *s->owner);

@@ -32,7 +32,7 @@ static pps_status just_in_time(pass_cx *cx)
 {
     dag *d = cx->dag;
     uint32_t *slot;
-    PASS_ALLOC(cx->jit, cx->scratch, d->n_nodes);
+    PASS_ALLOC(cx->jit, cx->nodes, d->n_nodes);
     PASS_ALLOC(slot, cx->phase, d->n_nodes);
     memset(cx->jit, 0xff, d->n_nodes * sizeof *cx->jit);
     memset(slot, 0xff, d->n_nodes * sizeof *slot);
@@ -232,6 +232,8 @@ static uint8_t priority_of(const dag *d, uint32_t v)
     case PLAN_ALL_GATHER:
     case PLAN_ALL_REDUCE:
     case PLAN_REDUCE_SCATTER:
+    case PLAN_OFFLOAD:
+    case PLAN_FETCH:
         return 2;
     case PLAN_CLEAR:
     case PLAN_COMPUTE:
@@ -276,18 +278,20 @@ static double cost_of(const pass_cx *cx, uint32_t v, double (*costs)[IR_PHASE_CO
     const dag_run *r = &d->runs[d->node_run[v]];
     if (r->kind != PLAN_COMPUTE)
         return hops[d->node_run[v]];
+    bool recomputes = pass_variant_of(d, r->chunk, v - r->first) == PASS_RECOMPUTES;
+    double again = recomputes ? costs[r->chunk][IR_PHASE_F] : 0.0;
     switch (dag_pass(d, v)) {
     case PPS_PASS_F:
         return costs[r->chunk][IR_PHASE_F];
     case PPS_PASS_BI:
-        return costs[r->chunk][IR_PHASE_BI];
+        return again + costs[r->chunk][IR_PHASE_BI];
     case PPS_PASS_BW:
         return costs[r->chunk][IR_PHASE_BW];
     case PPS_PASS_B:
     case PPS_PASS_COUNT:
         break;
     }
-    return costs[r->chunk][IR_PHASE_BI] + costs[r->chunk][IR_PHASE_BW];
+    return again + costs[r->chunk][IR_PHASE_BI] + costs[r->chunk][IR_PHASE_BW];
 }
 
 static pps_status sort_all(pass_cx *cx, schedule_graph *s)
@@ -307,7 +311,7 @@ static pps_status sort_all(pass_cx *cx, schedule_graph *s)
     PASS_ALLOC(k.q.items, cx->phase, d->n_nodes);
     PASS_ALLOC(free_at, cx->phase, (size_t)d->n_groups * d->n_streams);
     PASS_ALLOC(cx->sorted, cx->phase, d->n_nodes);
-    PASS_ALLOC(cx->seq, cx->scratch, d->n_nodes);
+    PASS_ALLOC(cx->seq, cx->nodes, d->n_nodes);
     for (uint32_t v = 0; v < d->n_nodes; v++)
         if (is_vertex(d, v)) {
             n_vertices++;
@@ -352,8 +356,8 @@ static pps_status index_extra(pass_cx *cx)
     if (cx->n_extra == 0)
         return PPS_OK;
     uint32_t n = cx->dag->n_nodes;
-    PASS_ALLOC(cx->extra_begin, cx->scratch, n + 1);
-    PASS_ALLOC(cx->extra_list, cx->scratch, cx->n_extra);
+    PASS_ALLOC(cx->extra_begin, cx->nodes, n + 1);
+    PASS_ALLOC(cx->extra_list, cx->nodes, cx->n_extra);
     for (uint32_t e = 0; e < cx->n_extra; e++)
         cx->extra_begin[cx->extra_dst[e] + 1]++;
     for (uint32_t v = 0; v < n; v++)
@@ -405,8 +409,8 @@ static pps_status issue_orders(pass_cx *cx)
     PASS_ALLOC(stream_key, cx->phase, (size_t)d->n_groups * d->n_streams);
     PASS_ALLOC(n_zero, cx->phase, d->n_groups);
     PASS_ALLOC(cx->group_issue, cx->scratch, d->n_groups);
-    PASS_ALLOC(cx->issue, cx->scratch, d->n_alive);
-    PASS_ALLOC(cx->step, cx->scratch, d->n_nodes);
+    PASS_ALLOC(cx->issue, cx->nodes, d->n_alive);
+    PASS_ALLOC(cx->step, cx->nodes, d->n_nodes);
     /* keys: stream-0 steps count 1, 2, ...; others take the key of what they must follow */
     for (uint32_t i = 0; i < d->n_alive; i++) {
         uint32_t v = cx->sorted[i];

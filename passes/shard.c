@@ -228,13 +228,6 @@ pps_status pass_shard(pass_cx *cx)
     const ir_graph *g = p->graph;
     char text[256];
     for (uint32_t i = 0; i < p->n_directives; i++) {
-        if (p->kinds[i] == PPS_DIR_RECOMPUTE || p->kinds[i] == PPS_DIR_OFFLOAD) {
-            const ir_directive *s = &p->directives[i];
-            return pps_diag_done(
-                pass_diag(cx, s, s->source->span, 420,
-                          "this version keeps all activations: `%s` is not available",
-                          pps_directive_word(s->source->kind)));
-        }
         if (p->kinds[i] != PPS_DIR_SHARD || p->directives[i].as[0] != 'e')
             continue;
         ir_directive *s = &p->directives[i];

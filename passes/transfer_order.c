@@ -15,7 +15,7 @@ pps_status pass_add_extra(pass_cx *cx, uint32_t src, uint32_t dst, uint32_t entr
         uint32_t cap = cx->cap_extra * 2 + 64;
         uint32_t **arrays[3] = {&cx->extra_src, &cx->extra_dst, &cx->extra_entry};
         for (int i = 0; i < 3; i++) {
-            uint32_t *copy = arena_new(cx->scratch, cap * sizeof *copy);
+            uint32_t *copy = arena_new(cx->nodes, cap * sizeof *copy);
             if (copy == NULL)
                 return PPS_ERR_NOMEM;
             if (cx->n_extra > 0)

@@ -53,6 +53,42 @@ static void reset_keeps_one_block(void **state)
     arena_done(&a);
 }
 
+/* What one arena gives up serves the next, if it fits well; never is more kept than was in use. */
+static void large_blocks_are_used_again(void **state)
+{
+    enum { LARGE = 8 << 20 };
+    arena_spares spares = {0};
+    arena a, b;
+    (void)state;
+    arena_init(&a, NULL, NULL);
+    arena_init(&b, NULL, NULL);
+    arena_recycle(&a, &spares);
+    arena_recycle(&b, &spares);
+    char *first = arena_new(&a, LARGE), *second = arena_new(&a, 2 * LARGE);
+    assert_true(first != NULL && second != NULL);
+    memset(first, 1, LARGE);
+    memset(second, 2, 2 * LARGE);
+    assert_true(spares.bytes == 0 && spares.used > 3 * LARGE);
+    size_t most = spares.used;
+    arena_done(&a);
+    assert_true(spares.bytes == most && spares.used == 0);
+    char *zero = arena_zero(&b, LARGE - 1000);
+    assert_ptr_equal(zero, first);
+    for (size_t i = 0; i < LARGE - 1000; i++)
+        assert_int_equal(zero[i], 0);
+    assert_true(spares.bytes < most && spares.bytes >= 2 * LARGE);
+    assert_non_null(arena_new(&b, 3 * LARGE / 2 - 1000)); /* the second would do, and is taken */
+    assert_int_equal(spares.bytes, 0);
+    arena_done(&b);
+    assert_non_null(arena_new(&a, 4 * LARGE)); /* new: what is spare gives way */
+    assert_int_equal(spares.bytes, 0);
+    arena_done(&a);
+    assert_int_equal(spares.used, 0);
+    arena_spares_done(&spares);
+    assert_int_equal(spares.bytes, 0);
+    assert_null(spares.blocks);
+}
+
 static void failing_allocator_is_no_crash(void **state)
 {
     (void)state;
@@ -136,6 +172,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(small_and_large_requests_do_not_overlap),
         cmocka_unit_test(reset_keeps_one_block),
+        cmocka_unit_test(large_blocks_are_used_again),
         cmocka_unit_test(failing_allocator_is_no_crash),
         cmocka_unit_test(interning_gives_one_pointer),
         cmocka_unit_test(places_count_code_points),

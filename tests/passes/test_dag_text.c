@@ -51,8 +51,19 @@ static const char *const scripts[] = {
     "  replicate {PP: s} on d reduce dp bucket 0.02\n"
     "  shard {PP: s, EP: *} on d stream ep\n"
     "}\n"
+    "recompute {PP: [0, 3], MB: 1..3}\n"
+    "recompute {PP: 1, EP: *}\n"
     "order dualpipev(2, 4)\n",
 
+    /* copies to host memory, and what is made again */
+    "from \"models/mlp\" import mlp\n"
+    "from \"schedules\" import gpipe\n"
+    "train mlp(tokens(8, 8), targets(), stages=2, dim=8, vocab=16) optimizer sgd(0.1)\n"
+    "split {} by MB into 8\n"
+    "for s in 0..2 { place {PP: s} on [s] }\n"
+    "offload {MB: [0, 1, 3, 4]} to host\n"
+    "recompute {MB: 5..8}\n"
+    "order gpipe(2, 8)\n",
     /* ranks that share sequences: shifts there, home and once more */
     "from \"models/gpt2\" import gpt2\n"
     "from \"schedules\" import zerobubble\n"
