@@ -23,6 +23,7 @@ typedef struct lower {
     pass_cx *cx;
     arena *mem; /* this group's */
     lower_buffers buffers;
+    lower_named named;
     uint32_t *work_of, *run_place, *origin_place, n_origins, *n_bindings;
     plan *plan;
     uint32_t *block_of; /* [lives] the plan's block; untouched + family: none so far */
@@ -218,7 +219,7 @@ static pps_status compute(lower *l, uint32_t v, uint32_t step)
     const dag_run *r = &cx->dag->runs[cx->dag->node_run[v]];
     plan_step *s = &l->plan->steps[step];
     const pass_program *program = pass_program_of(cx, v);
-    uint32_t entry = cx->node_entry[v];
+    uint32_t entry = cx->node_entry[v], lives[UINT8_MAX];
     s->row_group = cx->node_slot[v];
     if (cx->node_overlap[v])
         s->flags |= PLAN_STEP_OVERLAP;
@@ -232,6 +233,7 @@ static pps_status compute(lower *l, uint32_t v, uint32_t step)
     for (uint32_t i = 0; i < program->binds.n; i++) {
         uint32_t life = lower_bind_life(&l->buffers, &cx->binds[program->binds.begin + i], r->chunk,
                                         (pps_pass)s->pass, v - r->first);
+        lives[i] = life;
         if (life != IR_NONE) {
             PPS_TRY(touch(l, life, step));
             continue;
@@ -239,7 +241,7 @@ static pps_status compute(lower *l, uint32_t v, uint32_t step)
         plan_block work = memory_block_of(program->work_bytes, PLAN_BLOCK_WORK);
         PPS_TRY(use_block(l, begin_block(l, work, step), step));
     }
-    return PPS_OK;
+    return lower_named_note(&l->named, r->group, s, lives, program->work_bytes);
 }
 
 static pps_status make_step(lower *l, uint32_t v, uint32_t step)
@@ -268,7 +270,7 @@ static pps_status make_step(lower *l, uint32_t v, uint32_t step)
     uint32_t n = lower_comm_lives(&l->buffers, v, lives);
     for (uint32_t i = 0; i < n; i++)
         PPS_TRY(touch(l, lives[i], step));
-    return PPS_OK;
+    return lower_named_note(&l->named, r->group, s, lives, 0);
 }
 
 /* ---- a plan
@@ -541,6 +543,7 @@ pps_status pass_lower(pass_cx *cx)
     PPS_TRY(lower_places(cx, &l.run_place, &l.origin_place, &l.n_origins));
     PPS_TRY(lower_buffers_init(&l.buffers, cx));
     PPS_TRY(count_bindings(&l));
+    PPS_TRY(lower_named_init(&l.named, &l.buffers));
     pps_status status = PPS_OK;
     for (uint32_t g = 0; g < cx->dag->n_groups && status == PPS_OK; g++)
         status = lower_group(&l, g);

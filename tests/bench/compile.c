@@ -21,7 +21,7 @@
 #include "passes/pps_plan.h"
 #include "runtime/cli/loader.h"
 
-enum { MAX_PASSES = 16 };
+enum { MAX_PASSES = 32 };
 
 typedef struct timing {
     char pass[16];
