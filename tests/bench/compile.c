@@ -8,8 +8,8 @@
  * Every size is compiled in processes of its own, from rows to proved plans; reported are the
  * processor time of the fastest (what other processes use does not count) and the most memory it
  * ever held, script and all. What a process holds before it has any rows is printed once and
- * counted in every line. `fit` is the worst rank's activations over the most bytes it has live at
- * once.
+ * counted in every line. `fit` is the worst rank's activations over plan.least_bytes, the most it
+ * has to hold at once.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -34,7 +34,7 @@ typedef struct result {
     double script_seconds;
     double user, system; /* seconds, from rows to proved plans */
     uint64_t peak_bytes, base_bytes;
-    double worst_fit; /* activations planned over the most bytes live at once, worst rank */
+    double worst_fit; /* activations planned over the least they could take, worst rank */
     timing passes[MAX_PASSES];
     uint32_t n_passes;
     bool ok;
@@ -112,7 +112,7 @@ static void count_nodes(const plan_set *set, result *r)
 {
     for (uint32_t g = 0; g < set->n_groups; g++) {
         const plan *p = &set->plans[g];
-        double fit = p->max_live_bytes > 0 ? (double)p->act_bytes / (double)p->max_live_bytes : 1;
+        double fit = p->least_bytes > 0 ? (double)p->act_bytes / (double)p->least_bytes : 1;
         r->worst_fit = fit > r->worst_fit ? fit : r->worst_fit;
         for (uint32_t i = 0; i < p->n_steps; i++) {
             uint8_t kind = p->steps[i].kind;
