@@ -32,7 +32,9 @@ unsigned dag_border_step(ir_border border, pps_pass pass)
 dag_end dag_end_of(const dag *d, uint32_t run)
 {
     const dag_link *k = &d->links[d->runs[run].link];
-    return k->f_border[DAG_DST] == run || k->b_border[DAG_DST] == run ? DAG_DST : DAG_SRC;
+    return k->f_border[DAG_DST] == run || k->b_border[DAG_DST] == run || k->b_again == run
+               ? DAG_DST
+               : DAG_SRC;
 }
 
 uint32_t dag_stage(const ir_graph *g, uint32_t chunk)
@@ -83,6 +85,10 @@ int dag_label(const dag *d, uint32_t node, char *buffer, size_t n)
                         node - r->first);
     if (dag_of_bucket(r))
         return snprintf(buffer, n, "%s(bucket %u)", plan_step_name(r->kind), r->chunk);
+    if (plan_is(r->kind, PLAN_COPY)) {
+        label_op(d, r->chunk, (pps_pass)r->pass, node - r->first, op, sizeof op);
+        return snprintf(buffer, n, "%s(%s)", plan_step_name(r->kind), op);
+    }
     uint32_t chunk = r->kind == PLAN_COMPUTE ? r->chunk
                      : r->kind == PLAN_RECV
                          ? (r->pass == PPS_PASS_F ? d->links[r->link].dst : d->links[r->link].src)
@@ -170,7 +176,7 @@ static uint32_t alive_in_both(const dag *d, const dag_run *a, const dag_run *b)
     uint32_t n = 0;
     bool all = true;
     for (int i = 0; i < 2; i++)
-        all &= ends[i]->kind != PLAN_COMPUTE || ends[i]->pass != PPS_PASS_BW;
+        all &= dag_all_alive(ends[i]);
     if (all)
         return a->n;
     for (uint32_t m = 0; m < a->n; m++)

@@ -35,6 +35,12 @@
  *      |
  *     BW(c) --> ALL_REDUCE(bucket) --> UPDATE(bucket)
  *
+ * What a forward pass keeps for the backward pass of its own chunk, `kept` says per (chunk,
+ * microbatch): on the device, or nowhere and made again, or in host memory until it is needed:
+ *
+ *     F(c) --> OFFLOAD --> FETCH --> B(c)      for what BI reads, and for what BW reads; the last
+ *                                              edge is a node's, not the run's
+ *
  * Under `zero` a bucket's runs may have one node per window of microbatches (n = windows), which
  * the zero pass adds once the order is known:
  *
@@ -49,7 +55,7 @@
 
 typedef struct dag_run {
     uint8_t kind;  /* plan_step_kind */
-    uint8_t pass;  /* pps_pass: F, BI for every backward node (B or BI), BW */
+    uint8_t pass;  /* pps_pass: F, BI for every backward node (B or BI), BW; copies: BI or BW */
     uint8_t flags; /* PLAN_A2A_RETURN */
     bool carried;  /* COMPUTE F, B: edges between the slices of a microbatch */
     uint16_t group, stream;
@@ -79,6 +85,8 @@ typedef struct dag_link {
     /* hop runs, IR_NONE where there is none */
     uint32_t f_send, f_recv, f_border[DAG_ENDS];
     uint32_t b_send, b_recv, b_border[DAG_ENDS];
+    uint32_t b_again; /* the border at the consumer once more, for its backward: what it brought
+                       * forward is not kept until then */
 } dag_link;
 /* The step of a border in pass F or BI: plan_step_kind, PLAN_NONE where nothing moves. */
 enum { PLAN_NONE = PLAN_STEP_KIND_COUNT };
@@ -88,13 +96,20 @@ const char *dag_border_name(ir_border border);
 typedef struct dag_chunk { /* what directives made of a graph chunk */
     uint32_t group;        /* IR_NONE until placed */
     uint32_t place;        /* directive indices, IR_NONE when there is none */
-    uint32_t replicate, shard;
-    uint32_t ep;       /* ranks that share its experts; 1 */
-    uint32_t ep_teams; /* which ranks those are; IR_NONE */
-    uint32_t f, b, w;  /* runs: F, B/BI, BW; IR_NONE where the pass has nothing to do */
-    ir_range in_links; /* link ids: [dag.link_lists], by input index */
+    uint32_t replicate, shard, sequence;
+    uint32_t ep;                   /* ranks that share its experts; 1 */
+    uint32_t ep_teams;             /* which ranks those are; IR_NONE */
+    uint32_t f, b, w;              /* runs: F, B/BI, BW; IR_NONE where the pass has nothing to do */
+    uint32_t offload[2], fetch[2]; /* runs, or IR_NONE: of what BI reads, of what BW does */
+    ir_range in_links;             /* link ids: [dag.link_lists], by input index */
     ir_range out_links;
 } dag_chunk;
+
+typedef enum dag_keep { /* what becomes of what F keeps for its own chunk's backward */
+                        DAG_KEEP,
+                        DAG_RECOMPUTE, /* nothing is kept: B or BI runs F's kernels again */
+                        DAG_OFFLOAD,   /* it is copied to host memory, and back before B or BI */
+} dag_keep;
 
 typedef struct dag_group {
     uint32_t ranks, n_ranks;     /* in dag.group_ranks */
@@ -109,9 +124,9 @@ typedef struct dag_bucket {
     uint32_t first, n;         /* params, in dag.bucket_params */
     uint64_t bytes;            /* with gaps for alignment; zero: and padding to equal slices */
     bool reduced;
-    uint32_t teams;                         /* whose ranks sum their gradients, where they do */
-    bool spread;                            /* its parameters are cut over tensor teams */
-    uint8_t zero;                           /* 0 unless reduced */
+    uint32_t teams; /* whose ranks sum their gradients, where they do */
+    bool spread;    /* its parameters are cut over tensor teams */
+    uint8_t zero;   /* 0 unless reduced */
     uint32_t every; /* zero 2, 3: units per window of gradients: of whole microbatches */
     uint16_t reduce_stream, gather_stream;  /* of reduced ones; of those under zero */
     uint32_t reduce, update, gather, clear; /* runs, or IR_NONE */
@@ -158,6 +173,7 @@ typedef struct dag {
     uint64_t n_node_edges;
     uint32_t *node_run; /* [n_nodes] */
     uint8_t *split_bw;  /* [n_chunks * n_mb], numbers within classes: backward is BI + BW */
+    uint8_t *kept;      /* [n_chunks * n_mb], the same: dag_keep; NULL: DAG_KEEP everywhere */
 } dag;
 
 static inline bool dag_of_bucket(const dag_run *r)
@@ -198,6 +214,10 @@ static inline uint32_t dag_bucket_of(const dag *d, uint32_t param, uint32_t grou
         b = d->buckets[b].next;
     return b;
 }
+static inline dag_keep dag_keeps(const dag *d, uint32_t chunk, uint32_t index)
+{
+    return d->kept == NULL ? DAG_KEEP : (dag_keep)d->kept[(size_t)chunk * d->n_mb + index];
+}
 /* The end of its link at which a border's run is. */
 dag_end dag_end_of(const dag *d, uint32_t run);
 /* The unit whose node of this run comes before unit `mb`'s, or after it, because of what slices
@@ -230,10 +250,18 @@ static inline pps_pass dag_pass(const dag *d, uint32_t node)
         return dag_split(d, r->chunk, node - r->first) ? PPS_PASS_BI : PPS_PASS_B;
     return (pps_pass)r->pass;
 }
-/* Of run `r`, the node of microbatch or window `m`. */
+/* Of run `r`, the node of microbatch or window `m`: BW where the backward is split, copies of what
+ * is offloaded, and all others. */
+static inline bool dag_all_alive(const dag_run *r)
+{
+    return !plan_is(r->kind, PLAN_COPY) && (r->kind != PLAN_COMPUTE || r->pass != PPS_PASS_BW);
+}
 static inline bool dag_run_alive(const dag *d, const dag_run *r, uint32_t m)
 {
-    return r->kind != PLAN_COMPUTE || r->pass != PPS_PASS_BW || dag_split(d, r->chunk, m);
+    if (dag_all_alive(r))
+        return true;
+    return r->kind == PLAN_COMPUTE ? dag_split(d, r->chunk, m)
+                                   : dag_keeps(d, r->chunk, m) == DAG_OFFLOAD;
 }
 static inline bool dag_alive(const dag *d, uint32_t node)
 {

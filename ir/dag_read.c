@@ -332,7 +332,9 @@ static pps_status read_chunks(reader *r)
                                    .shard = IR_NONE,
                                    .f = IR_NONE,
                                    .b = IR_NONE,
-                                   .w = IR_NONE};
+                                   .w = IR_NONE,
+                                   .offload = {IR_NONE, IR_NONE},
+                                   .fetch = {IR_NONE, IR_NONE}};
         PPS_TRY(numbered(r, "chunk ", c));
         PPS_TRY(expect(r, " {"));
         PPS_TRY(read_tags(r, c));
@@ -346,12 +348,15 @@ static pps_status read_chunks(reader *r)
     return PPS_OK;
 }
 
-static pps_status read_splits(reader *r)
+/* Lines of `word`, each a chunk and the microbatches whose mark becomes `value`. */
+static pps_status read_marks(reader *r, const char *word, uint8_t *marks, uint8_t value)
 {
     dag *d = r->d;
-    for (uint32_t next = 0; next_is(r, "split ");) {
+    char begin[32];
+    snprintf(begin, sizeof begin, "%s chunk=", word);
+    for (uint32_t next = 0; next_is(r, begin);) {
         uint32_t c = 0, from = 0;
-        PPS_TRY(below(r, "split chunk=", r->graph->n_chunks, &c));
+        PPS_TRY(below(r, begin, r->graph->n_chunks, &c));
         if (c < next)
             return fail(r, "chunk %u comes too late", c);
         next = c + 1;
@@ -368,12 +373,26 @@ static pps_status read_splits(reader *r)
             }
             if (first < from)
                 return fail(r, "microbatch %u is out of order", first);
-            memset(d->split_bw + (size_t)c * d->n_mb + first, 1, (size_t)end - first);
+            for (uint32_t m = first; m < end; m++) {
+                if (marks[(size_t)c * d->n_mb + m] != 0)
+                    return fail(r, "microbatch %u of chunk %u is marked already", m, c);
+                marks[(size_t)c * d->n_mb + m] = value;
+            }
             from = (uint32_t)end + 1;
         } while (next_is(r, " "));
         PPS_TRY(line_end(r));
     }
     return PPS_OK;
+}
+
+static pps_status read_kept(reader *r)
+{
+    dag *d = r->d;
+    if (!next_is(r, "recompute ") && !next_is(r, "offload "))
+        return PPS_OK;
+    READ_ALLOC(d->kept, (size_t)r->graph->n_chunks * d->n_mb);
+    PPS_TRY(read_marks(r, "recompute", d->kept, DAG_RECOMPUTE));
+    return read_marks(r, "offload", d->kept, DAG_OFFLOAD);
 }
 
 /* Links come by consumer and its inputs: these lists are ranges; the producers' need sorting. */
@@ -438,6 +457,7 @@ static pps_status read_links(reader *r)
                         .b_send = IR_NONE,
                         .b_recv = IR_NONE,
                         .b_border = {IR_NONE, IR_NONE},
+                        .b_again = IR_NONE,
                         .directive = {IR_NONE, IR_NONE}};
         PPS_TRY(numbered(r, "link ", l));
         PPS_TRY(below(r, " tensor=", IR_NONE, &k->made));
@@ -515,6 +535,12 @@ static dag_end border_end(const dag_link *k, const dag_run *run)
     return DAG_ENDS;
 }
 
+/* A shift forward in a backward pass. */
+static bool brings_again(const dag_run *run)
+{
+    return run->kind == PLAN_SHIFT && run->pass != PPS_PASS_F && !(run->flags & PLAN_A2A_RETURN);
+}
+
 /* The field of a chunk, link or bucket that says where this run is. */
 static uint32_t *run_home(const dag *d, const dag_run *run)
 {
@@ -522,6 +548,8 @@ static uint32_t *run_home(const dag *d, const dag_run *run)
     if (run->link != IR_NONE && run->kind != PLAN_SEND && run->kind != PLAN_RECV) {
         const dag_link *k = &d->links[run->link];
         dag_end end = border_end(k, run);
+        if (brings_again(run))
+            return &d->links[run->link].b_again;
         return forward ? &d->links[run->link].f_border[end] : &d->links[run->link].b_border[end];
     }
     switch ((plan_step_kind)run->kind) {
@@ -540,7 +568,12 @@ static uint32_t *run_home(const dag *d, const dag_run *run)
         return &d->buckets[run->chunk].gather;
     case PLAN_CLEAR:
         return &d->buckets[run->chunk].clear;
+    case PLAN_OFFLOAD:
+        return &d->chunks[run->chunk].offload[run->pass == PPS_PASS_BW];
+    case PLAN_FETCH:
+        return &d->chunks[run->chunk].fetch[run->pass == PPS_PASS_BW];
     case PLAN_COUNTS: /* a border's, above */
+    case PLAN_SHIFT:
     case PLAN_ALL_TO_ALL:
     case PLAN_SUM:
     case PLAN_SEQ_SCATTER:
@@ -575,10 +608,14 @@ static pps_status read_subject(reader *r, dag_run *run, uint32_t i)
         run->carried = run->kind == PLAN_COMPUTE && run->pass != PPS_PASS_BW && d->n_slices > 1 &&
                        take(r, " carried");
     }
-    if (run->kind != PLAN_COMPUTE && !dag_of_bucket(run)) {
+    if (plan_is(run->kind, PLAN_COPY) && run->pass == PPS_PASS_F)
+        return fail(r, "a copy is of what B or BW reads");
+    if (plan_communicates(run->kind) && !dag_of_bucket(run)) {
         PPS_TRY(below(r, " link=", d->n_links, &run->link));
         const dag_link *k = &d->links[run->link];
-        if (run->pass == PPS_PASS_BW || run->chunk != (run->pass == PPS_PASS_F ? k->dst : k->src))
+        run->flags = take(r, " return") ? PLAN_A2A_RETURN : 0;
+        bool to_dst = run->pass == PPS_PASS_F || brings_again(run);
+        if (run->pass == PPS_PASS_BW || run->chunk != (to_dst ? k->dst : k->src))
             return fail(r, "link %u does not lead to chunk %u in this pass", run->link, run->chunk);
         if (run->kind == PLAN_SEND || run->kind == PLAN_RECV) {
             bool at_src = (run->kind == PLAN_SEND) == (run->pass == PPS_PASS_F);
@@ -588,7 +625,6 @@ static pps_status read_subject(reader *r, dag_run *run, uint32_t i)
             if (end == DAG_ENDS)
                 return fail(r, "link %u has no such border", run->link);
             group = d->chunks[end == DAG_DST ? k->dst : k->src].group;
-            run->flags = take(r, " return") ? PLAN_A2A_RETURN : 0;
         }
         if (run->kind == PLAN_SEND || run->kind == PLAN_RECV)
             PPS_TRY(below(r, " pair=%", r->n_runs, &run->pair));
@@ -685,7 +721,8 @@ static pps_status read_all(reader *r)
         PPS_TRY(line_end(r));
     }
     PPS_TRY(read_chunks(r));
-    PPS_TRY(read_splits(r));
+    PPS_TRY(read_marks(r, "split", d->split_bw, true));
+    PPS_TRY(read_kept(r));
     PPS_TRY(read_links(r));
     PPS_TRY(read_buckets(r));
     PPS_TRY(read_runs(r));

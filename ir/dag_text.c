@@ -5,7 +5,8 @@
  *
  *   dag microbatches=4 tag=MB groups=2 ranks=4 streams=3 chunks=5 links=4 buckets=2 runs=31
  * nodes=.. edges=.. group 0 ranks 0 2 stream 1 "pp" chunk 1 {PP: 0, EP: 0} group=0 ep=2 split
- * chunk=1 mb 0..3 5                    whose backward is BI and BW; the rest is whole link 0
+ * chunk=1 mb 0..3 5                    whose backward is BI and BW; the rest is whole recompute
+ * chunk=0 mb 0..4                      whose backward runs F's kernels again link 0
  * tensor=7 from 0.0 to 1.0 carrier=0 grad rows@to bucket 0 group=0 reduced params 4 3 %2 = send F
  * chunk=1 link=0 pair=%3 group=0 stream=1 x4 after %0 %9 = all_reduce bucket=0 group=0 stream=2 x1
  * after %1 %4
@@ -80,17 +81,19 @@ static void put_class(const sink *s, const dag *d, uint32_t k)
     put_text(s, "\n");
 }
 
-static void put_split(const sink *s, const dag *d, uint32_t c)
+/* The microbatches of a chunk that `marks` [n_mb] gives this value. */
+static void put_marks(const sink *s, const dag *d, const char *word, uint32_t c,
+                      const uint8_t *marks, uint8_t value)
 {
     bool any = false;
     for (uint32_t m = 0; m < dag_n_mb(d, c); m++) {
         uint32_t end = m;
-        while (end < dag_n_mb(d, c) && dag_split(d, c, end))
+        while (end < dag_n_mb(d, c) && marks[end] == value)
             end++;
         if (end == m)
             continue;
         if (!any)
-            put(s, "split chunk=%u mb", c);
+            put(s, "%s chunk=%u mb", word, c);
         any = true;
         if (end == m + 1)
             put(s, " %u", m);
@@ -176,7 +179,11 @@ void dag_dump(const dag *d, ir_print_fn print, void *ud)
     for (uint32_t c = 0; c < n_chunks; c++)
         put_chunk(&s, d, c);
     for (uint32_t c = 0; c < n_chunks; c++)
-        put_split(&s, d, c);
+        put_marks(&s, d, "split", c, d->split_bw + (size_t)c * d->n_mb, true);
+    for (uint32_t c = 0; c < n_chunks && d->kept != NULL; c++)
+        put_marks(&s, d, "recompute", c, d->kept + (size_t)c * d->n_mb, DAG_RECOMPUTE);
+    for (uint32_t c = 0; c < n_chunks && d->kept != NULL; c++)
+        put_marks(&s, d, "offload", c, d->kept + (size_t)c * d->n_mb, DAG_OFFLOAD);
     for (uint32_t l = 0; l < d->n_links; l++)
         put_link(&s, d, l);
     for (uint32_t b = 0; b < d->n_buckets; b++) {

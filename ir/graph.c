@@ -68,7 +68,12 @@ uint32_t ir_op_operands(const ir_op *op, ir_phase phase, ir_operand ret[IR_MAX_O
     assert(op->kind < IR_OP_COUNT && phase < IR_PHASE_COUNT);
     if (op->kind == IR_OPAQUE)
         return opaque_operands(op, phase, ret);
-    return parse_operands(op_table[op->kind].operands[phase], ret);
+    uint32_t n = parse_operands(op_table[op->kind].operands[phase], ret);
+    /* the first round's have no round before them: those operands come last */
+    if (op->kind == IR_ATTENTION_PART && op->attrs.shift == 0)
+        while (n > 0 && strchr("ix", ret[n - 1].letter) && ret[n - 1].index >= 3)
+            n--;
+    return n;
 }
 
 /* ---- Bytes ------------------------------------------------------------------------------------
@@ -142,6 +147,7 @@ ir_extent ir_op_extra(const ir_graph *g, const ir_op *op, ir_operand operand, ui
             return (ir_extent){.per_row = 4 * T * 2};
         return letter == 'h' ? (ir_extent){.fixed = 4 * 2 * n} : none;
     case IR_ATTENTION:
+    case IR_ATTENTION_END:
     case IR_ATTENTION_SLICE:
         if (letter == 'c') /* keys and values, or their gradients, of all slices */
             return (ir_extent){.per_row = 4 * T * 2 * op->attrs.kv_heads * op->attrs.head_dim};
@@ -161,6 +167,7 @@ ir_extent ir_op_extra(const ir_graph *g, const ir_op *op, ir_operand operand, ui
         if (letter == 'h')
             return (ir_extent){.per_row = per_row(op->attrs.hold_bytes, in->dims[0])};
         return none;
+    case IR_ATTENTION_PART:
     case IR_EMBED:
     case IR_POSITION:
     case IR_LINEAR:
@@ -199,6 +206,7 @@ double ir_op_flops(const ir_graph *g, const ir_op *op, ir_phase phase)
         return 2 * T * n_in * n_out;
     case IR_EXPERTS: /* three products in F; their gradients are three more in BI and in BW */
         return 6 * (double)expert_rows(op, in, 1) * n_in * a->hidden;
+    case IR_ATTENTION_PART: /* two of its four pairs of blocks, or one and two halves */
     case IR_ATTENTION:
     case IR_ATTENTION_SLICE: { /* causal: half of T^2. F: QK', PV. BI: QK' again, dV, dP, dQ, dK */
         double product = T * T * a->heads * a->head_dim;
@@ -211,6 +219,7 @@ double ir_op_flops(const ir_graph *g, const ir_op *op, ir_phase phase)
     case IR_SWIGLU:
         return 12 * T * n_in;
     case IR_ROPE:
+    case IR_ATTENTION_END:
         return 4 * T * n_in;
     case IR_CROSS_ENTROPY:
     case IR_CROSS_ENTROPY_PART:

@@ -52,6 +52,7 @@ typedef struct ir_tensor {
     ir_id data;         /* index in ir_graph.data for a data input, else IR_NONE */
     ir_id of;           /* with a border: an earlier tensor of the same op, used in another chunk */
     uint32_t directive; /* with a border: what asked for it, in ir_program.directives */
+    uint32_t shift;     /* IR_BORDER_SHIFT: over how many ranks of the team */
     pps_span span;
 } ir_tensor;
 
@@ -67,8 +68,10 @@ typedef struct ir_param {
     pps_span span;  /* the call that made it */
 } ir_param;
 
-typedef struct ir_attrs {               /* what an op needs beyond shapes; unused fields are 0 */
-    uint32_t heads, kv_heads, head_dim; /* ROPE, ATTENTION */
+typedef struct ir_attrs { /* what an op needs beyond shapes; unused fields are 0 */
+    uint32_t heads, kv_heads, head_dim; /* ROPE, ATTENTION and its parts */
+    uint32_t parts, shift; /* POSITION, ROPE, ATTENTION_PART: ranks that share a sequence, 0: none;
+                            * ATTENTION_PART: the keys' owner is that many ranks before this one */
     uint32_t group;                     /* RMSNORM */
     uint32_t begin;                     /* SLICE */
     uint32_t experts, top_k, hidden;    /* ROUTER, DISPATCH, EXPERTS, COMBINE */

@@ -65,6 +65,8 @@ static void put_attrs(const sink *s, const ir_attrs *a)
     } attrs[] = {
         {"heads", a->heads},
         {"kv_heads", a->kv_heads},
+        {"parts", a->parts},
+        {"shift", a->shift},
         {"group", a->group},
         {"head_dim", a->head_dim},
         {"begin", a->begin},
@@ -99,6 +101,8 @@ static void put_form(const sink *s, const ir_graph *g, ir_id id)
     const ir_tensor *t = &g->tensors[id];
     put(s, "form %s of %%%u ->", borders[t->border], t->of);
     put_tensor(s, g, id);
+    if (t->border == IR_BORDER_SHIFT)
+        put(s, " by %u", t->shift);
     put_text(s, "\n");
 }
 

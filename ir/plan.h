@@ -10,7 +10,9 @@
  *   0        grad_offset ...                  act_offset        total_bytes
  *
  * Activations are slots packed by liveness: a step names its buffers by their byte offset from
- * act_offset ("bindings"); a program's operands name a binding and an offset inside it.
+ * act_offset ("bindings"); a program's operands name a binding and an offset inside it. A second
+ * block, of host_bytes, is host memory: what steps copy there and fetch back has slots of its own
+ * in it, which only host bindings name.
  *
  * A unit of work is a microbatch or, where sequences are split, a slice of one: number u is slice
  * u % n_slices of microbatch u / n_slices. Data lies by units: [units][rows][positions of a slice].
@@ -77,7 +79,7 @@ typedef enum plan_step_kind {
     PLAN_STEP_KIND_COUNT
 } plan_step_kind;
 
-enum { PLAN_LOCAL = 1, PLAN_TRANSFER = 2, PLAN_COLLECTIVE = 4, PLAN_BUCKET = 8 };
+enum { PLAN_LOCAL = 1, PLAN_TRANSFER = 2, PLAN_COLLECTIVE = 4, PLAN_BUCKET = 8, PLAN_COPY = 16 };
 static inline bool plan_is(unsigned kind, unsigned what) /* any of `what` */
 {
     static const uint8_t of[PLAN_STEP_KIND_COUNT] = {
@@ -88,27 +90,36 @@ static inline bool plan_is(unsigned kind, unsigned what) /* any of `what` */
     return (of[kind] & what) != 0;
 }
 
+/* Between ranks: what has a sequence number. */
+static inline bool plan_communicates(unsigned kind)
+{
+    return plan_is(kind, PLAN_TRANSFER | PLAN_COLLECTIVE);
+}
+
 enum {                        /* plan_step.flags */
-       PLAN_A2A_RETURN = 1,   /* rows go back to their sources (else: out to the experts' owners) */
+       PLAN_A2A_RETURN = 1,   /* rows go back to their sources (else: out to the experts' owners);
+                               * SHIFT: back to where the values came from */
        PLAN_STEP_OVERLAP = 2, /* belongs to an overlapped group of its row */
+       PLAN_STEP_RECOMPUTE = 4, /* B, BI: runs kernels of F again first */
 };
 
 /* What a run of steps has in common: the same work for every unit. */
 typedef struct plan_work {
-    uint32_t program;    /* COMPUTE; else IR_NONE */
-    uint32_t chunk;      /* chunk (comm: the consumer's); PLAN_BUCKET kinds: bucket index */
+    uint32_t program; /* COMPUTE; else IR_NONE */
+    uint32_t chunk;   /* chunk (comm: the consumer's; copies: whose); PLAN_BUCKET kinds: bucket */
     uint32_t peer_group; /* SEND, RECV */
-    uint32_t loss;       /* COMPUTE F: first loss slot of unit 0 */
+    uint32_t loss;    /* COMPUTE F: first loss slot of unit 0 */
     uint32_t width;   /* ALL_TO_ALL: bytes of one row; SEQ kinds: of one rank's positions of one */
     uint32_t experts; /* COUNTS, ALL_TO_ALL */
+    uint32_t shift;   /* SHIFT: ranks of the team, below its size */
     uint32_t teams;   /* PLAN_COLLECTIVE: the ranks that take part; else IR_NONE */
-    uint64_t bytes;   /* payload: transfers, whole buckets exact; ALL_TO_ALL: most; a team's
-                       * kinds: of the larger binding */
+    uint64_t bytes;   /* payload: transfers, copies, whole buckets exact; ALL_TO_ALL: most; a
+                       * team's kinds: of the larger binding */
 } plan_work;
 
 typedef struct plan_step { /* 36 bytes: plans have millions */
     uint8_t kind;
-    uint8_t pass; /* pps_pass of the compute it belongs to */
+    uint8_t pass; /* pps_pass of the compute it belongs to; copies: BI or BW, whose values */
     uint8_t flags;
     uint8_t n_bindings;
     uint16_t stream; /* in plan_set.streams */
@@ -139,6 +150,7 @@ typedef enum plan_block_kind {
     PLAN_BLOCK_PARAMS, /* a bucket's parameters, gathered for a window */
     PLAN_BLOCK_GRADS,  /* a bucket's gradients, summed over a window, not yet over ranks */
     PLAN_BLOCK_CARRY,  /* keys and values of a microbatch's slices, or their gradients */
+    PLAN_BLOCK_HOST,   /* in host memory: what F kept, from its copy there to the copy back */
 } plan_block_kind;
 
 /* A way to form teams: equal numbers of ranks, team after team in plan_set.team_ranks. Collectives
@@ -211,6 +223,8 @@ typedef struct plan {
     uint32_t n_waits;
     plan_block *blocks;
     uint32_t n_blocks;
+    plan_block *host_blocks;
+    uint32_t n_host_blocks;
     plan_param *params;
     uint32_t n_params;
     plan_bucket *buckets;
@@ -219,7 +233,8 @@ typedef struct plan {
     /* opt_offset: state s of the bytes at x of the OPT area are in [opt_offset + states * x, ...)
      */
     uint64_t act_offset, act_bytes, total_bytes;
-    uint64_t max_live_bytes; /* lower bound on act_bytes: most bytes live at once */
+    uint64_t max_live_bytes;              /* lower bound on act_bytes: most bytes live at once */
+    uint64_t host_bytes, host_live_bytes; /* of host memory, and the lower bound on it */
     bool dropless; /* act_bytes is a worst case: experts' rows depend on the data, and no capacity
                     * bounds them */
 } plan;
@@ -227,7 +242,7 @@ typedef struct plan {
 typedef struct plan_data { /* data input k on one rank for one step: rows * row_bytes */
     uint8_t kind;          /* ir_data_kind */
     uint32_t key;
-    uint32_t row_elems; /* per batch row: T or T * width; 4 bytes each */
+    uint32_t row_elems; /* per batch row: T or T * width; 4 bytes each. A rank has plan.n_parts'th */
     uint64_t offset;    /* from data_offset */
 } plan_data;
 
@@ -344,7 +359,12 @@ static inline plan_piece plan_piece_of(const plan_bucket *b, const plan_param *q
         piece.end = piece.begin;
     return piece;
 }
-/* Bytes from act_offset of binding `i` of a step. */
+/* Is binding `i` of a step in host memory? Else it is among the activations. */
+static inline bool plan_host_binding(const plan_step *s, uint32_t i)
+{
+    return i == 1 && plan_is(s->kind, PLAN_COPY);
+}
+/* Bytes from act_offset, or from the begin of host memory, of binding `i` of a step. */
 static inline uint64_t plan_binding(const plan *p, const plan_step *s, uint32_t i)
 {
     return (uint64_t)p->bindings[s->bindings + i] * PLAN_ALIGN;

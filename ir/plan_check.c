@@ -15,6 +15,15 @@ typedef struct checked { /* a program as a plan uses it */
     uint64_t first;      /* in `needs`: bytes of each binding */
 } checked;
 
+typedef struct memory_area { /* memory that blocks share, in the order of their first step */
+    const char *name;
+    const plan_block *blocks;
+    uint32_t n, next; /* the next to begin */
+    uint64_t bytes;
+    uint32_t *starts, *latest; /* [n_starts] where any begins, ascending; the last that did there */
+    uint32_t n_starts;
+} memory_area;
+
 typedef struct walk {
     plan_checker *c;
     const plan_set *set;
@@ -26,9 +35,7 @@ typedef struct walk {
     uint64_t *needs;
     uint64_t mb_rows; /* of one microbatch on one rank */
     uint32_t max_seq;
-    /* blocks in the order of their first step */
-    uint32_t *starts, *latest; /* [n_starts] */
-    uint32_t n_starts, next_block;
+    memory_area device, host;
 } walk;
 
 /* ---- Memory -----------------------------------------------------------------------------------
@@ -54,6 +61,8 @@ static pps_status check_areas(const walk *w)
             return plan_wrong(w->c, "group %u's memory: its areas overlap, or are too large", w->g);
         at = areas[i][0] + areas[i][1];
     }
+    if (p->host_bytes > PLAN_MAX_BYTES)
+        return plan_wrong(w->c, "group %u's host memory is too large", w->g);
     uint64_t state = 0;
     for (uint32_t b = 0; b < p->n_buckets && state <= PLAN_MAX_BYTES; b++)
         state += plan_stored_bytes(&p->buckets[b], PLAN_AREA_OPT);
@@ -169,41 +178,46 @@ static int by_number(const void *a, const void *b)
 }
 
 /* Where blocks begin, ascending, and which of those that begin there came last. */
-static void index_blocks(walk *w)
+static void index_blocks(memory_area *a)
 {
-    const plan *p = w->p;
-    w->n_starts = w->next_block = 0;
-    for (uint32_t i = 0; i < p->n_blocks; i++)
-        w->starts[i] = p->blocks[i].offset;
-    if (p->n_blocks > 0)
-        qsort(w->starts, p->n_blocks, sizeof *w->starts, by_number);
-    for (uint32_t i = 0; i < p->n_blocks; i++)
-        if (i == 0 || w->starts[i] != w->starts[w->n_starts - 1])
-            w->starts[w->n_starts++] = w->starts[i];
-    memset(w->latest, 0xff, w->n_starts * sizeof *w->latest);
+    a->n_starts = a->next = 0;
+    for (uint32_t i = 0; i < a->n; i++)
+        a->starts[i] = a->blocks[i].offset;
+    if (a->n > 0)
+        qsort(a->starts, a->n, sizeof *a->starts, by_number);
+    for (uint32_t i = 0; i < a->n; i++)
+        if (i == 0 || a->starts[i] != a->starts[a->n_starts - 1])
+            a->starts[a->n_starts++] = a->starts[i];
+    memset(a->latest, 0xff, a->n_starts * sizeof *a->latest);
 }
 
-static uint32_t *latest_at(const walk *w, uint32_t offset)
+static uint32_t *latest_at(const memory_area *a, uint32_t offset)
 {
     const uint32_t *start = NULL;
-    if (w->n_starts > 0)
-        start = bsearch(&offset, w->starts, w->n_starts, sizeof offset, by_number);
-    return start != NULL ? &w->latest[start - w->starts] : NULL;
+    if (a->n_starts > 0)
+        start = bsearch(&offset, a->starts, a->n_starts, sizeof offset, by_number);
+    return start != NULL ? &a->latest[start - a->starts] : NULL;
 }
 
-static pps_status check_blocks(walk *w)
+static pps_status check_blocks(const walk *w, memory_area *a)
 {
-    for (uint32_t i = 0; i < w->p->n_blocks; i++) {
-        const plan_block *b = &w->p->blocks[i];
+    for (uint32_t i = 0; i < a->n; i++) {
+        const plan_block *b = &a->blocks[i];
         uint64_t end = (uint64_t)b->offset + b->units;
         if (b->first > b->last || b->units == 0 || end > UINT32_MAX ||
-            (uint64_t)b->offset * PLAN_ALIGN + plan_block_bytes(b) > w->p->act_bytes)
-            return plan_wrong(w->c, "block %u of group %u lies outside the activations", i, w->g);
+            (uint64_t)b->offset * PLAN_ALIGN + plan_block_bytes(b) > a->bytes)
+            return plan_wrong(w->c, "block %u of group %u lies outside the %s", i, w->g, a->name);
         if (i > 0 && b->first < b[-1].first)
             return plan_wrong(w->c, "block %u of group %u comes too late", i, w->g);
     }
-    index_blocks(w);
+    index_blocks(a);
     return PPS_OK;
+}
+
+static void begin_blocks(memory_area *a, uint32_t step)
+{
+    for (; a->next < a->n && a->blocks[a->next].first == step; a->next++)
+        *latest_at(a, a->blocks[a->next].offset) = a->next;
 }
 
 /* ---- Programs ---------------------------------------------------------------------------------
@@ -220,18 +234,21 @@ static bool may_be_absent(const plan_kernel *k, ir_operand o)
 static bool operand_fits(const walk *w, const plan_program *program, const plan_kernel *k,
                          ir_operand letter, const plan_operand *o, uint64_t *needs)
 {
-    uint64_t elems, end, held;
+    uint64_t elems, end, held, unit;
     if (!plan_operand_elems(k, letter, &elems) || elems > PLAN_MAX_BYTES / 4)
         return false;
-    if ((letter.letter == 'l') != (o->space == PLAN_LOSS))
+    /* losses are F's: a kernel of F that runs again in a backward writes its own nowhere */
+    bool is_loss = letter.letter == 'l', of_f = program->pass == PPS_PASS_F;
+    if ((is_loss && of_f) != (o->space == PLAN_LOSS))
         return false;
     switch ((plan_space)o->space) {
     case PLAN_ABSENT:
         return may_be_absent(k, letter);
     case PLAN_BIND:
-        if (o->bind >= program->n_bindings || o->offset > PLAN_MAX_BYTES || o->offset % 4 != 0)
+        unit = is_loss ? sizeof(double) : sizeof(float);
+        if (o->bind >= program->n_bindings || o->offset > PLAN_MAX_BYTES || o->offset % unit != 0)
             return false;
-        end = o->offset + elems * 4;
+        end = o->offset + elems * unit;
         if (end > needs[o->bind])
             needs[o->bind] = end;
         return true;
@@ -247,9 +264,10 @@ static bool operand_fits(const walk *w, const plan_program *program, const plan_
         const plan_data *d = &w->set->data[o->index];
         uint64_t n_mb = w->set->n_mb / w->set->n_slices;
         uint64_t rows = w->mb_rows * n_mb, room = w->p->data_bytes;
-        return d->offset <= room && d->offset % PLAN_ALIGN == 0 && d->row_elems > 0 &&
-               rows <= (room - d->offset) / 4 / d->row_elems &&
-               elems <= w->mb_rows * (d->row_elems / w->set->n_slices);
+        uint64_t row = d->row_elems / w->p->n_parts;
+        return d->offset <= room && d->offset % PLAN_ALIGN == 0 && row > 0 &&
+               rows <= (room - d->offset) / 4 / row &&
+               elems <= w->mb_rows * (row / w->set->n_slices);
     }
     case PLAN_LOSS:
         return o->index < program->n_loss;
@@ -260,6 +278,8 @@ static bool operand_fits(const walk *w, const plan_program *program, const plan_
 /* Does the kernel divide its work over as many ranks as sit in its teams? */
 static bool team_fits(const walk *w, const plan_kernel *k)
 {
+    if (k->attrs.parts > 1 && k->attrs.parts != w->p->n_parts)
+        return false;
     if (k->teams == IR_NONE)
         return k->ep == 1;
     return k->ep == w->set->teams[k->teams].size && group_sits_in(w, k->teams);
@@ -294,14 +314,15 @@ static pps_status check_program(const walk *w, uint32_t id)
 /* Does the step have a binding `i`: the begin of a block that lives now and has `bytes`? */
 static bool has_room(const walk *w, const plan_step *s, uint32_t i, uint64_t bytes)
 {
+    const memory_area *a = plan_host_binding(s, i) ? &w->host : &w->device;
     if (i >= s->n_bindings)
         return false;
     if (bytes == 0)
-        return plan_binding(w->p, s, i) <= w->p->act_bytes;
-    const uint32_t *latest = latest_at(w, w->p->bindings[s->bindings + i]);
+        return plan_binding(w->p, s, i) <= a->bytes;
+    const uint32_t *latest = latest_at(a, w->p->bindings[s->bindings + i]);
     if (latest == NULL || *latest == IR_NONE)
         return false;
-    const plan_block *b = &w->p->blocks[*latest];
+    const plan_block *b = &a->blocks[*latest];
     return b->last >= (uint32_t)(s - w->p->steps) && bytes <= plan_block_bytes(b);
 }
 
@@ -386,6 +407,12 @@ static const char *wrong_kind(const walk *w, const plan_step *s)
                        has_room(w, s, 1, work->bytes) && has_room(w, s, 2, counts * n_team)
                    ? NULL
                    : "has no room for its rows";
+    case PLAN_SHIFT:
+        if (work->chunk >= w->set->n_chunks || work->shift == 0 || work->shift >= n_team)
+            return "is of no chunk, or leads out of its team";
+        return has_room(w, s, 0, work->bytes) && has_room(w, s, 1, work->bytes)
+                   ? NULL
+                   : "has no room for its bytes";
     case PLAN_SUM:
     case PLAN_SEQ_SCATTER:
     case PLAN_SEQ_GATHER:
@@ -408,6 +435,13 @@ static const char *wrong_kind(const walk *w, const plan_step *s)
     case PLAN_CLEAR:
         return work->chunk < w->p->n_buckets ? wrong_slices(w, s, &w->p->buckets[work->chunk])
                                              : "is of no bucket";
+    case PLAN_OFFLOAD:
+    case PLAN_FETCH:
+        if (work->chunk >= w->set->n_chunks || s->mb >= w->set->n_mb)
+            return "is of no chunk, or of no microbatch";
+        return work->bytes > 0 && has_room(w, s, 0, work->bytes) && has_room(w, s, 1, work->bytes)
+                   ? NULL
+                   : "has no room for its bytes";
     case PLAN_STEP_KIND_COUNT:
         break;
     }
@@ -418,16 +452,14 @@ static pps_status check_steps(walk *w)
 {
     for (uint32_t i = 0; i < w->p->n_steps; i++) {
         const plan_step *s = &w->p->steps[i];
-        bool is_local = plan_is(s->kind, PLAN_LOCAL);
         const plan_work *work = plan_work_of(w->set, s);
         const char *what = NULL;
-        for (; w->next_block < w->p->n_blocks && w->p->blocks[w->next_block].first == i;
-             w->next_block++)
-            *latest_at(w, w->p->blocks[w->next_block].offset) = w->next_block;
+        begin_blocks(&w->device, i);
+        begin_blocks(&w->host, i);
         if (s->kind == PLAN_COMPUTE && work->program != IR_NONE &&
             w->programs[work->program].seen_by != w->g + 1)
             PPS_TRY(check_program(w, work->program));
-        if (is_local ? s->seq != 0 : s->seq == 0 || s->seq > w->max_seq)
+        if (plan_communicates(s->kind) ? s->seq == 0 || s->seq > w->max_seq : s->seq != 0)
             what = "has no place in the order of communication";
         else if (s->n_waits >= w->set->n_streams)
             what = "waits for more steps than there are other streams";
@@ -450,11 +482,25 @@ static pps_status check_plan(walk *w, uint32_t g)
     w->mb_rows = w->set->batch / ((uint64_t)p->n_replicas * (w->set->n_mb / w->set->n_slices));
     PPS_TRY(check_areas(w));
     PPS_TRY(check_buckets(w));
-    PPS_TRY(check_blocks(w));
+    w->device.blocks = p->blocks;
+    w->device.n = p->n_blocks;
+    w->device.bytes = p->act_bytes;
+    w->host.blocks = p->host_blocks;
+    w->host.n = p->n_host_blocks;
+    w->host.bytes = p->host_bytes;
+    PPS_TRY(check_blocks(w, &w->device));
+    PPS_TRY(check_blocks(w, &w->host));
     PPS_TRY(check_steps(w));
     for (uint32_t i = 0; i < p->n_params; i++)
         w->held[p->params[i].param] = 0;
     return PPS_OK;
+}
+
+static pps_status make_area(plan_checker *c, memory_area *a, uint32_t most)
+{
+    a->starts = arena_new(&c->mem, ((size_t)most + 1) * sizeof *a->starts);
+    a->latest = arena_new(&c->mem, ((size_t)most + 1) * sizeof *a->latest);
+    return a->starts != NULL && a->latest != NULL ? PPS_OK : PPS_ERR_NOMEM;
 }
 
 /* Room for what is found, once for all plans. Programs own their kernels one after the other. */
@@ -462,16 +508,20 @@ static pps_status make_tables(walk *w)
 {
     const plan_set *set = w->set;
     uint64_t n_needs = 0, n_kernels = 0;
-    uint32_t most = 0;
-    for (uint32_t g = 0; g < set->n_groups; g++)
-        most = set->plans[g].n_blocks > most ? set->plans[g].n_blocks : most;
-    w->starts = arena_new(&w->c->mem, ((size_t)most + 1) * sizeof *w->starts);
-    w->latest = arena_new(&w->c->mem, ((size_t)most + 1) * sizeof *w->latest);
+    uint32_t most = 0, most_host = 0;
+    for (uint32_t g = 0; g < set->n_groups; g++) {
+        const plan *p = &set->plans[g];
+        most = p->n_blocks > most ? p->n_blocks : most;
+        most_host = p->n_host_blocks > most_host ? p->n_host_blocks : most_host;
+    }
+    w->device.name = "activations";
+    w->host.name = "host memory";
+    PPS_TRY(make_area(w->c, &w->device, most));
+    PPS_TRY(make_area(w->c, &w->host, most_host));
     w->held = arena_zero(&w->c->mem, ((size_t)set->n_params + 1) * sizeof *w->held);
     w->sliced = arena_zero(&w->c->mem, (size_t)set->n_params + 1);
     w->programs = arena_zero(&w->c->mem, ((size_t)set->n_programs + 1) * sizeof *w->programs);
-    if (w->held == NULL || w->sliced == NULL || w->programs == NULL || w->starts == NULL ||
-        w->latest == NULL)
+    if (w->held == NULL || w->sliced == NULL || w->programs == NULL)
         return PPS_ERR_NOMEM;
     for (uint32_t i = 0; i < set->n_programs; i++) {
         w->programs[i].first = n_needs;

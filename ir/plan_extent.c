@@ -7,7 +7,7 @@
 
 #include <assert.h>
 
-enum { MAX_SIDE = 3 };
+enum { MAX_SIDE = 5 };
 
 typedef struct shapes { /* elements of 4 bytes; gradients have their tensor's size */
     uint64_t in[MAX_SIDE], out[MAX_SIDE], param[MAX_SIDE];
@@ -31,6 +31,12 @@ static bool divides(uint64_t divisor, uint64_t n)
     return divisor != 0 && n % divisor == 0;
 }
 
+/* A rank's part of a sequence is two blocks. */
+static bool parts_fit(const plan_kernel *k)
+{
+    return k->attrs.parts < 2 || k->T % 2 == 0;
+}
+
 static shapes shapes_of(const plan_kernel *k)
 {
     const ir_attrs *a = &k->attrs;
@@ -45,10 +51,11 @@ static shapes shapes_of(const plan_kernel *k)
             return (shapes){.whole = false};
         return (shapes){{rows}, {out}, {times(a->vocab / k->ep, k->n_out)}, .whole = true};
     case IR_POSITION:
-        return (shapes){{in},
-                        {in},
-                        {times(times3(k->slices, k->T, k->ep), k->n_in)},
-                        .whole = k->n_in == k->n_out};
+        return (shapes){
+            {in},
+            {in},
+            {times(times3(k->slices, k->T, k->ep), times(k->n_in, a->parts > 1 ? a->parts : 1))},
+            .whole = k->n_in == k->n_out && parts_fit(k)};
     case IR_LINEAR:
         return (shapes){{in}, {out}, {times(k->n_in, k->n_out), k->n_out}, .whole = true};
     case IR_RMSNORM:
@@ -67,7 +74,7 @@ static shapes shapes_of(const plan_kernel *k)
         return (shapes){{in},
                         {in},
                         .whole = times(a->heads, a->head_dim) == k->n_in && a->head_dim > 0 &&
-                                 a->head_dim % 2 == 0};
+                                 a->head_dim % 2 == 0 && parts_fit(k)};
     case IR_ATTENTION:
     case IR_ATTENTION_SLICE: {
         uint64_t q = times3(rows, a->heads, a->head_dim);
@@ -78,6 +85,21 @@ static shapes shapes_of(const plan_kernel *k)
                         .work = 2ull * k->T,
                         .carry = times3(kv, 2, k->slices),
                         .whole = a->head_dim > 0 && divides(a->kv_heads, a->heads)};
+    }
+    case IR_ATTENTION_PART: {
+        uint64_t q = times3(rows, a->heads, a->head_dim), stats = times3(rows, a->heads, 2);
+        uint64_t kv = times3(rows, a->kv_heads, a->head_dim);
+        s = (shapes){{q, kv, kv, q, stats}, {q, stats}};
+        s.whole = a->head_dim > 0 && divides(a->kv_heads, a->heads) && parts_fit(k) &&
+                  a->parts > 1 && a->shift < a->parts;
+        return s;
+    }
+    case IR_ATTENTION_END: {
+        uint64_t q = times3(rows, a->heads, a->head_dim);
+        return (shapes){{q, times3(rows, a->heads, 2)},
+                        {q},
+                        .save = times(rows, a->heads),
+                        .whole = a->head_dim > 0};
     }
     case IR_GELU:
     case IR_SWIGLU:
@@ -129,7 +151,7 @@ static shapes shapes_of(const plan_kernel *k)
 
 bool plan_kernel_operands(const plan_kernel *k, ir_operand ret[PLAN_MAX_OPERANDS])
 {
-    ir_op op = {.kind = (uint8_t)k->op};
+    ir_op op = {.kind = (uint8_t)k->op, .attrs = k->attrs};
     bool fixed = k->op != PLAN_KERNEL_SUM && k->op != IR_OPAQUE;
     if (fixed)
         return ir_op_operands(&op, (ir_phase)k->phase, ret) == k->n_operands && k->n_operands > 0;

@@ -67,11 +67,15 @@ void plan_dump(const plan_set *set, uint32_t group, ir_print_fn print, void *ud)
         out(print, ud, i == 0 ? "%u" : ",%u", set->group_ranks[p->ranks + i]);
     out(print, ud,
         " steps=%u params=%llu grads=%llu optimizer=%llu data=%llu activations=%llu "
-        "live=%llu total=%llu\n",
+        "live=%llu total=%llu",
         p->n_steps, (unsigned long long)p->param_bytes,
         (unsigned long long)(p->opt_offset - p->grad_offset), (unsigned long long)p->opt_bytes,
         (unsigned long long)p->data_bytes, (unsigned long long)p->act_bytes,
         (unsigned long long)p->max_live_bytes, (unsigned long long)p->total_bytes);
+    if (p->host_bytes > 0)
+        out(print, ud, " host=%llu host_live=%llu", (unsigned long long)p->host_bytes,
+            (unsigned long long)p->host_live_bytes);
+    out(print, ud, "\n");
     for (uint32_t b = 0; b < p->n_buckets; b++) {
         const plan_bucket *k = &p->buckets[b];
         out(print, ud, "bucket %u params=%u offset=%llu bytes=%llu%s", b, k->n,
@@ -96,9 +100,11 @@ void plan_dump(const plan_set *set, uint32_t group, ir_print_fn print, void *ud)
             out(print, ud, " bytes=%llu", (unsigned long long)w->bytes);
         if (s->flags & PLAN_STEP_OVERLAP)
             out(print, ud, " overlap");
+        if (s->flags & PLAN_STEP_RECOMPUTE)
+            out(print, ud, " recompute");
         for (uint32_t k = 0; k < s->n_bindings; k++)
-            out(print, ud, k == 0 ? " at %llu" : ",%llu",
-                (unsigned long long)plan_binding(p, s, k));
+            out(print, ud, k == 0 ? " at %s%llu" : ",%s%llu",
+                plan_host_binding(s, k) ? "host " : "", (unsigned long long)plan_binding(p, s, k));
         for (uint32_t k = 0; k < s->n_waits; k++)
             out(print, ud, k == 0 ? " waits %u" : ",%u", p->waits[s->waits + k]);
         out(print, ud, "\n");

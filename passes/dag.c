@@ -31,8 +31,7 @@ pps_status pass_stream(pass_cx *cx, uint32_t stream, const char *fallback, uint1
     return PPS_OK;
 }
 
-/* The way back of a stream that carries transfers: "pp" and "pp<". */
-static pps_status back_stream(pass_cx *cx, uint16_t stream, uint16_t *ret)
+pps_status pass_back_stream(pass_cx *cx, uint16_t stream, uint16_t *ret)
 {
     const char *name = cx->dag->streams[stream];
     size_t n = strlen(name);
@@ -48,7 +47,7 @@ static pps_status make_streams(pass_cx *cx)
 {
     dag *d = cx->dag;
     size_t named = pps_stream_count(cx->st);
-    PASS_ALLOC(d->streams, cx->mem, 2 * named + 10);
+    PASS_ALLOC(d->streams, cx->mem, 2 * named + 12);
     d->streams[d->n_streams++] = "compute";
     for (size_t i = 0; i < named; i++) {
         const char *name = pps_stream_name(cx->st, (uint32_t)i);
@@ -91,7 +90,8 @@ static void set_borders(const pass_cx *cx, dag_link *l)
         const ir_tensor *form = &g->tensors[t];
         dag_end end = leaves_first((ir_border)form->border) ? DAG_SRC : DAG_DST;
         l->border[end] = form->border;
-        l->directive[end] = form->directive;
+        l->directive[end] = form->border == IR_BORDER_SHIFT ? d->chunks[l->dst].sequence
+                                                            : form->directive;
         if (end == DAG_SRC)
             l->wire = t;
     }
@@ -142,6 +142,7 @@ static pps_status make_links(pass_cx *cx)
                             .b_recv = IR_NONE,
                             .f_border = {IR_NONE, IR_NONE},
                             .b_border = {IR_NONE, IR_NONE},
+                            .b_again = IR_NONE,
                             .directive = {IR_NONE, IR_NONE}};
             set_borders(cx, l);
             /* one transfer, and one border before it, per tensor and group */
@@ -240,7 +241,7 @@ static pps_status add_transfer(pass_cx *cx, hop_cx *h, uint32_t link, uint32_t f
     uint16_t stream;
     PPS_TRY(pass_stream(cx, p->directives[d->chunks[from].place].stream, "p2p", &stream));
     if (d->chunks[from].group > d->chunks[to].group)
-        PPS_TRY(back_stream(cx, stream, &stream));
+        PPS_TRY(pass_back_stream(cx, stream, &stream));
     for (int end = 0; end < 2; end++) {
         uint32_t chunk = end == 0 ? from : to;
         const ir_directive *place = &p->directives[d->chunks[chunk].place];
@@ -262,12 +263,14 @@ static pps_status add_transfer(pass_cx *cx, hop_cx *h, uint32_t link, uint32_t f
     return PPS_OK;
 }
 
-/* The step of the link's border at `end` in this pass, if it has one. */
 static const char *border_stream(unsigned kind)
 {
-    return kind == PLAN_ALL_TO_ALL || kind == PLAN_COUNTS ? "experts" : "tensor";
+    return kind == PLAN_SHIFT                               ? "ring"
+           : kind == PLAN_ALL_TO_ALL || kind == PLAN_COUNTS ? "experts"
+                                                            : "tensor";
 }
 
+/* The step of the link's border at `end` in this pass, if it has one. */
 static pps_status add_border(pass_cx *cx, hop_cx *h, uint32_t link, dag_end end)
 {
     dag *d = cx->dag;
@@ -285,10 +288,11 @@ static pps_status add_border(pass_cx *cx, hop_cx *h, uint32_t link, dag_end end)
                    .link = link,
                    .teams = l->border[end] == IR_BORDER_ROWS || l->border[end] == IR_BORDER_COUNTS
                                 ? d->chunks[chunk].ep_teams
-                                : d->groups[d->chunks[chunk].group].tensor,
+                            : kind == PLAN_SHIFT ? d->groups[d->chunks[chunk].group].sequence
+                                                 : d->groups[d->chunks[chunk].group].tensor,
                    .pair = IR_NONE,
                    .span = shard->source->span};
-    if (kind == PLAN_ALL_TO_ALL && forward == (end == DAG_SRC))
+    if ((kind == PLAN_ALL_TO_ALL || kind == PLAN_SHIFT) && forward == (end == DAG_SRC))
         run.flags = PLAN_A2A_RETURN;
     uint32_t *made = forward ? &l->f_border[end] : &l->b_border[end];
     PPS_TRY(pass_stream(cx, shard->stream, border_stream(kind), &run.stream));
@@ -300,6 +304,23 @@ static pps_status add_border(pass_cx *cx, hop_cx *h, uint32_t link, dag_end end)
     }
     h->last = *made;
     return PPS_OK;
+}
+
+/* A round's keys and values are not kept from its forward to its backward, where `from` brings them
+ * once more: their owner has them anyway, and what a rank keeps is to grow with its own positions.
+ */
+static pps_status add_again(pass_cx *cx, uint32_t link, uint32_t from)
+{
+    dag *d = cx->dag;
+    dag_link *l = &d->links[link];
+    const dag_chunk *to = &d->chunks[l->dst];
+    if (l->border[DAG_DST] != IR_BORDER_SHIFT || to->b == IR_NONE)
+        return PPS_OK;
+    dag_run run = d->runs[l->f_border[DAG_DST]];
+    run.pass = PPS_PASS_BI;
+    PPS_TRY(dag_add_run(d, run, &l->b_again));
+    PPS_TRY(dag_add_edge(d, from, l->b_again));
+    return dag_add_edge(d, l->b_again, to->b);
 }
 
 static pps_status link_hops(pass_cx *cx, uint32_t id)
@@ -327,8 +348,10 @@ static pps_status link_hops(pass_cx *cx, uint32_t id)
         if (crosses)
             PPS_TRY(add_transfer(cx, &f, id, l->src, l->dst, l->dst, &l->f_send, &l->f_recv));
     }
+    uint32_t arrived = f.last;
     PPS_TRY(add_border(cx, &f, id, DAG_DST));
     PPS_TRY(dag_add_edge(d, f.last, d->chunks[l->dst].f));
+    PPS_TRY(add_again(cx, id, arrived));
 
     if (!l->grad)
         return PPS_OK;
@@ -375,6 +398,7 @@ pps_status pass_dag(pass_cx *cx)
             if (brings_rows(&d->links[l]) == (rows == 1))
                 PPS_TRY(link_hops(cx, l));
     PPS_TRY(pass_buckets(cx));
+    PPS_TRY(pass_copy_streams(cx));
     merge_streams(cx);
     PASS_ALLOC(d->split_bw, cx->mem, (size_t)g->n_chunks * d->n_mb);
     PPS_TRY(pass_local_rows(cx));

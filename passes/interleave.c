@@ -40,7 +40,8 @@ struct interleave_memo { /* a merge already found */
     struct interleave_memo *next;
     uint32_t first[2], n[2]; /* first run and length of each op */
     uint8_t pass[2];
-    uint32_t *took; /* [n0 + n1] */
+    uint32_t again[2]; /* which of their nodes recompute, mixed */
+    uint32_t *took;    /* [n0 + n1] */
     double exchanged, exposed;
 };
 
@@ -65,18 +66,22 @@ static double exchange_time(const pass_cx *cx, uint32_t from, uint32_t to)
 static double node_time(const pass_cx *cx, uint32_t node)
 {
     const dag_run *r = &cx->dag->runs[cx->dag->node_run[node]];
+    double again = 0.0;
+    if (pass_variant_of(cx->dag, r->chunk, node - r->first) == PASS_RECOMPUTES)
+        again = machine_compute(cx, r->chunk, IR_PHASE_F);
     switch (dag_pass(cx->dag, node)) {
     case PPS_PASS_F:
         return machine_compute(cx, r->chunk, IR_PHASE_F);
     case PPS_PASS_BI:
-        return machine_compute(cx, r->chunk, IR_PHASE_BI);
+        return again + machine_compute(cx, r->chunk, IR_PHASE_BI);
     case PPS_PASS_BW:
         return machine_compute(cx, r->chunk, IR_PHASE_BW);
     case PPS_PASS_B:
     case PPS_PASS_COUNT:
         break;
     }
-    return machine_compute(cx, r->chunk, IR_PHASE_BI) + machine_compute(cx, r->chunk, IR_PHASE_BW);
+    return again + machine_compute(cx, r->chunk, IR_PHASE_BI) +
+           machine_compute(cx, r->chunk, IR_PHASE_BW);
 }
 
 static pps_status measure(const pass_cx *cx, arena *mem, const uint32_t *nodes, uint32_t n,
@@ -257,16 +262,29 @@ static pps_status solve(const pass_cx *cx, arena *mem, const uint32_t *nodes, co
     return PPS_OK;
 }
 
+/* Tells apart ops of the same runs, of whose chunks others recompute. */
+static uint32_t mix_again(const dag *d, const uint32_t *nodes, uint32_t n)
+{
+    uint32_t mix = 0;
+    for (uint32_t i = 0; i < n && d->kept != NULL; i++) {
+        const dag_run *r = &d->runs[d->node_run[nodes[i]]];
+        mix = mix * 31 + pass_variant_of(d, r->chunk, nodes[i] - r->first);
+    }
+    return mix;
+}
+
 static pps_status find(pass_cx *cx, const uint32_t *nodes, const uint32_t *n,
                        struct interleave_memo **ret)
 {
     const dag *d = cx->dag;
     uint32_t first[2] = {d->node_run[nodes[0]], d->node_run[nodes[n[0]]]};
     uint8_t pass[2] = {(uint8_t)dag_pass(d, nodes[0]), (uint8_t)dag_pass(d, nodes[n[0]])};
+    uint32_t again[2] = {mix_again(d, nodes, n[0]), mix_again(d, nodes + n[0], n[1])};
     struct interleave_memo *m, **slot = &cx->memos[(first[0] * 31 + first[1]) % PASS_MEMOS];
     for (*ret = *slot; *ret != NULL; *ret = (*ret)->next)
         if ((*ret)->first[0] == first[0] && (*ret)->first[1] == first[1] && (*ret)->n[0] == n[0] &&
-            (*ret)->n[1] == n[1] && (*ret)->pass[0] == pass[0] && (*ret)->pass[1] == pass[1])
+            (*ret)->n[1] == n[1] && (*ret)->pass[0] == pass[0] && (*ret)->pass[1] == pass[1] &&
+            (*ret)->again[0] == again[0] && (*ret)->again[1] == again[1])
             return PPS_OK;
     PASS_ALLOC(m, cx->ordering, 1);
     PASS_ALLOC(m->took, cx->ordering, n[0] + n[1]);
@@ -274,6 +292,7 @@ static pps_status find(pass_cx *cx, const uint32_t *nodes, const uint32_t *n,
         m->first[op] = first[op];
         m->n[op] = n[op];
         m->pass[op] = pass[op];
+        m->again[op] = again[op];
     }
     arena mem; /* the states of one pair: as many as the product of its lengths */
     arena_init(&mem, NULL, NULL);

@@ -12,7 +12,7 @@
  * A rank that only ever sends on a stream would never learn that what it sent has arrived, and
  * could never use those buffers again. So the first compute of a row group also waits for the sends
  * that the global order puts before the group before: they have mostly ended, and what follows the
- * global order cannot wait in a circle.
+ * global order cannot wait in a circle. The same goes for copies to host memory.
  */
 #include "passes/lower.h"
 
@@ -23,12 +23,13 @@ typedef struct lower {
     pass_cx *cx;
     arena *mem; /* this group's */
     lower_buffers buffers;
-    uint32_t *work_of, *run_place, *origin_place, n_origins, *n_bindings;
+    uint32_t *work_of, *run_place, *origin_place, n_origins;
     plan *plan;
     uint32_t *block_of; /* [lives] the plan's block; untouched + family: none so far */
     plan_block *blocks; /* by first touch */
     memory_uses *uses;  /* of each */
-    uint32_t n_blocks;
+    uint32_t n_blocks, n_host;
+    uint32_t *place_of; /* [n_blocks] number in its memory, in_host +; NULL: all on the device */
     uint32_t *lane, n_lanes; /* [n_streams] of those that this group uses */
     uint32_t *clock;         /* [n_steps][n_lanes]: step + 1 */
     uint32_t *lane_at;       /* [n_lanes] latest step + 1 */
@@ -41,7 +42,8 @@ typedef struct lower {
     uint32_t seq, seq_before; /* where it, and the group before it, begin in the global order */
 } lower;
 
-static const uint32_t untouched = 1u << 31;
+static const uint32_t untouched = 1u << 31; /* family + that: a life without a block */
+static const uint32_t in_host = 1u << 31;   /* block of host memory + that */
 
 static uint64_t aligned(uint64_t bytes)
 {
@@ -86,7 +88,8 @@ static void needs_of(lower *l, uint32_t v)
             need(l, cx->extra_list[e]);
 }
 
-/* At the first compute of a row group: wait for sends that were due by the group before. */
+/* At the first compute of a row group: wait for sends and copies to host memory that were due by
+ * the group before. */
 static void settle(lower *l, uint32_t v)
 {
     const pass_cx *cx = l->cx;
@@ -99,9 +102,13 @@ static void settle(lower *l, uint32_t v)
     l->seq = cx->seq[v];
     for (uint32_t s = 0; s < l->n_lanes; s++) {
         uint32_t next = s != l->lane[0] ? l->settled[s] : IR_NONE;
-        for (; next != IR_NONE && cx->seq[issue[next]] < l->seq_before; next = l->next_on[next])
-            if (steps[next].kind == PLAN_SEND)
+        for (; next != IR_NONE; next = l->next_on[next]) {
+            bool copies = steps[next].kind == PLAN_OFFLOAD;
+            if (cx->seq[issue[next]] >= l->seq_before + copies)
+                break;
+            if (copies || steps[next].kind == PLAN_SEND)
                 need(l, issue[next]);
+        }
         l->settled[s] = next;
     }
 }
@@ -170,6 +177,7 @@ static uint32_t begin_block(lower *l, plan_block b, uint32_t step)
     if (b.units == 0)
         return IR_NONE;
     b.first = step;
+    l->n_host += b.what == PLAN_BLOCK_HOST;
     l->blocks[l->n_blocks] = b;
     l->uses[l->n_blocks] = (memory_uses){{0}};
     return l->n_blocks++;
@@ -204,22 +212,19 @@ static pps_status touch(lower *l, uint32_t life, uint32_t step)
     return use_block(l, *block, step);
 }
 
-static const pass_program *program_of(const pass_cx *cx, uint32_t v)
-{
-    const dag_run *r = &cx->dag->runs[cx->dag->node_run[v]];
-    return &cx->chunks[r->chunk].programs[dag_pass(cx->dag, v)];
-}
-
 static pps_status compute(lower *l, uint32_t v, uint32_t step)
 {
     pass_cx *cx = l->cx;
     const dag_run *r = &cx->dag->runs[cx->dag->node_run[v]];
     plan_step *s = &l->plan->steps[step];
-    const pass_program *program = program_of(cx, v);
+    const pass_program *program = pass_program_of(cx, v);
     uint32_t entry = cx->node_entry[v];
     s->row_group = cx->node_slot[v];
     if (cx->node_overlap[v])
         s->flags |= PLAN_STEP_OVERLAP;
+    if (r->pass == PPS_PASS_BI &&
+        pass_variant_of(cx->dag, r->chunk, v - r->first) == PASS_RECOMPUTES)
+        s->flags |= PLAN_STEP_RECOMPUTE;
     if (entry != IR_NONE) {
         uint32_t place = l->origin_place[cx->program->entries[entry].origin];
         s->place = place != 0 ? place : s->place;
@@ -249,17 +254,17 @@ static pps_status make_step(lower *l, uint32_t v, uint32_t step)
                      .pass = (uint8_t)pass,
                      .flags = r->flags,
                      .stream = r->stream,
-                     .work = l->work_of[2 * run + (r->kind == PLAN_COMPUTE && pass == PPS_PASS_B)],
+                     .work = l->work_of[lower_work(d, v)],
                      .mb = dag_mb(d, v),
                      .bindings = l->plan->n_bindings,
-                     .seq = plan_is(r->kind, PLAN_LOCAL) ? 0 : cx->seq[v],
+                     .seq = plan_communicates(r->kind) ? cx->seq[v] : 0,
                      .row_group = IR_NONE,
                      .place = l->run_place[run]};
     PPS_TRY(set_waits(l, v, step));
     if (r->kind == PLAN_COMPUTE)
         return compute(l, v, step);
-    if (!dag_of_bucket(r) && r->pass != PPS_PASS_F)
-        s->pass = dag_split(d, d->links[r->link].src, v - r->first) ? PPS_PASS_BI : PPS_PASS_B;
+    if (r->link != IR_NONE && r->pass != PPS_PASS_F)
+        s->pass = dag_split(d, r->chunk, v - r->first) ? PPS_PASS_BI : PPS_PASS_B;
     uint32_t n = lower_comm_lives(&l->buffers, v, lives);
     for (uint32_t i = 0; i < n; i++)
         PPS_TRY(touch(l, lives[i], step));
@@ -328,30 +333,11 @@ static pps_status place_params(pass_cx *cx, uint32_t group)
     uint64_t data = 0;
     for (uint32_t k = 0; k < set->n_data; k++) {
         set->data[k].offset = data;
-        data += aligned(4ull * set->data[k].row_elems * cx->local_rows[group] *
+        data += aligned(4ull * (set->data[k].row_elems / p->n_parts) * cx->local_rows[group] *
                         (set->n_mb / set->n_slices));
     }
     p->data_bytes = data;
     p->act_offset = p->data_offset + data;
-    return PPS_OK;
-}
-
-/* [2 * run + whole B]: bindings of the run's steps. */
-static pps_status count_bindings(lower *l)
-{
-    pass_cx *cx = l->cx;
-    const dag *d = cx->dag;
-    PASS_ALLOC(l->n_bindings, cx->phase, 2 * (size_t)d->n_runs);
-    for (uint32_t i = 0; i < d->n_runs; i++) {
-        const dag_run *r = &d->runs[i];
-        uint32_t lives[3], *n = &l->n_bindings[2 * i];
-        if (r->kind != PLAN_COMPUTE) {
-            n[0] = lower_comm_lives(&l->buffers, r->first, lives);
-            continue;
-        }
-        n[0] = cx->chunks[r->chunk].programs[r->pass].binds.n;
-        n[1] = cx->chunks[r->chunk].programs[PPS_PASS_B].binds.n;
-    }
     return PPS_OK;
 }
 
@@ -362,19 +348,20 @@ static pps_status start_group(lower *l, uint32_t group, uint32_t *ret_bindings)
     const dag *d = cx->dag;
     const lower_buffers *b = &l->buffers;
     ir_range issue = cx->group_issue[group];
-    uint32_t n_blocks = 0;
+    uint32_t n_blocks = 0, lives[3];
     PASS_NEW(l->lane, l->mem, d->n_streams);
     memset(l->lane, 0xff, d->n_streams * sizeof *l->lane);
     l->n_lanes = 0;
     *ret_bindings = 0;
     for (uint32_t i = 0; i < issue.n; i++) {
-        uint32_t v = cx->issue[issue.begin + i], run = d->node_run[v];
-        const dag_run *r = &d->runs[run];
-        bool compute = r->kind == PLAN_COMPUTE;
+        uint32_t v = cx->issue[issue.begin + i];
+        const dag_run *r = &d->runs[d->node_run[v]];
+        bool is_compute = r->kind == PLAN_COMPUTE;
         if (l->lane[r->stream] == IR_NONE)
             l->lane[r->stream] = l->n_lanes++;
-        n_blocks += compute;
-        *ret_bindings += l->n_bindings[2 * run + (compute && dag_pass(d, v) == PPS_PASS_B)];
+        n_blocks += is_compute;
+        *ret_bindings +=
+            is_compute ? pass_program_of(cx, v)->binds.n : lower_comm_lives(b, v, lives);
     }
     PASS_NEW(l->block_of, l->mem, b->n_lives[group]);
     for (uint32_t i = 0; i < b->n_families; i++) {
@@ -387,7 +374,7 @@ static pps_status start_group(lower *l, uint32_t group, uint32_t *ret_bindings)
         return PPS_ERR_LIMIT;
     PASS_NEW(l->blocks, l->mem, n_blocks);
     PASS_NEW(l->uses, l->mem, n_blocks);
-    l->n_blocks = 0;
+    l->n_blocks = l->n_host = 0;
     return PPS_OK;
 }
 
@@ -402,16 +389,33 @@ static pps_status too_large(const lower *l)
     return pps_diag_done(diag);
 }
 
-static pps_status place_blocks(lower *l, const uint32_t *ends)
+/* Where the blocks of one memory lie. */
+static pps_status place_memory(lower *l, plan_block *blocks, uint32_t n, const uint32_t *ends,
+                               uint64_t *ret_bytes, uint64_t *ret_live)
+{
+    pps_status status =
+        memory_place(l->mem, blocks, ends, n, l->plan->n_steps, ret_bytes, ret_live);
+    return status == PPS_ERR_LIMIT ? too_large(l) : status;
+}
+
+static uint32_t offset_of(const lower *l, uint32_t block)
+{
+    const plan *p = l->plan;
+    if (block == IR_NONE)
+        return 0;
+    uint32_t at = l->place_of != NULL ? l->place_of[block] : block;
+    return at >= in_host ? p->host_blocks[at - in_host].offset : p->blocks[at].offset;
+}
+
+static pps_status place_blocks(lower *l, const uint32_t *ends, const uint32_t *host_ends)
 {
     plan *p = l->plan;
-    pps_status status = memory_place(l->mem, p->blocks, ends, p->n_blocks, p->n_steps,
-                                     &p->act_bytes, &p->max_live_bytes);
-    if (status == PPS_ERR_LIMIT)
-        return too_large(l);
-    PPS_TRY(status);
+    PPS_TRY(place_memory(l, p->blocks, p->n_blocks, ends, &p->act_bytes, &p->max_live_bytes));
+    if (p->n_host_blocks > 0)
+        PPS_TRY(place_memory(l, p->host_blocks, p->n_host_blocks, host_ends, &p->host_bytes,
+                             &p->host_live_bytes));
     for (uint32_t i = 0; i < p->n_bindings; i++)
-        p->bindings[i] = p->bindings[i] == IR_NONE ? 0 : p->blocks[p->bindings[i]].offset;
+        p->bindings[i] = offset_of(l, p->bindings[i]);
     p->total_bytes = p->act_offset + p->act_bytes;
     return PPS_OK;
 }
@@ -426,8 +430,38 @@ static bool takes_every_choice(const pass_cx *cx, uint32_t v)
     return d->graph->ops[d->graph->tensors[d->links[r->link].tensor].op].attrs.capacity == 0;
 }
 
+/* The plan's blocks, by memory: those of the device, then those of the host, and their uses
+ * likewise. */
+static pps_status divide_blocks(lower *l, arena *mem)
+{
+    plan *p = l->plan;
+    uint32_t at[2] = {0, 0};
+    p->n_host_blocks = l->n_host;
+    p->n_blocks = l->n_blocks - l->n_host;
+    PASS_NEW(p->blocks, l->cx->mem, p->n_blocks);
+    l->place_of = NULL;
+    if (l->n_host == 0) {
+        memcpy(p->blocks, l->blocks, p->n_blocks * sizeof *p->blocks);
+        return PPS_OK;
+    }
+    memory_uses *uses;
+    PASS_NEW(uses, l->mem, l->n_blocks);
+    PASS_NEW(p->host_blocks, l->cx->mem, p->n_host_blocks);
+    PASS_NEW(l->place_of, mem, l->n_blocks);
+    for (uint32_t i = 0; i < l->n_blocks; i++) {
+        bool host = l->blocks[i].what == PLAN_BLOCK_HOST;
+        uint32_t k = at[host]++;
+        (host ? p->host_blocks : p->blocks)[k] = l->blocks[i];
+        uses[host ? p->n_blocks + k : k] = l->uses[i];
+        l->place_of[i] = host ? in_host + k : k;
+    }
+    l->uses = uses;
+    return PPS_OK;
+}
+
 /* Steps with their waits; which blocks they touch, and in `ends` when those are free again. */
-static pps_status make_steps(lower *l, uint32_t group, arena *mem, uint32_t **ret_ends)
+static pps_status make_steps(lower *l, uint32_t group, arena *mem, uint32_t **ret_ends,
+                             uint32_t **ret_host_ends)
 {
     pass_cx *cx = l->cx;
     plan *p = l->plan = &cx->set->plans[group];
@@ -451,28 +485,30 @@ static pps_status make_steps(lower *l, uint32_t group, arena *mem, uint32_t **re
     PASS_NEW(p->waits, cx->mem, p->n_waits);
     if (p->n_waits > 0)
         memcpy(p->waits, l->waits, p->n_waits * sizeof *p->waits);
-    PASS_NEW(p->blocks, cx->mem, l->n_blocks);
-    p->n_blocks = l->n_blocks;
-    memcpy(p->blocks, l->blocks, p->n_blocks * sizeof *p->blocks);
-    return memory_ends(mem, l->mem, p->blocks, l->uses, p->n_blocks, p->steps, p->n_steps, l->clock,
-                       l->lane, l->n_lanes, ret_ends);
+    PPS_TRY(divide_blocks(l, mem));
+    PPS_TRY(memory_ends(mem, l->mem, p->blocks, l->uses, p->n_blocks, p->steps, p->n_steps,
+                        l->clock, l->lane, l->n_lanes, ret_ends));
+    if (p->n_host_blocks == 0)
+        return PPS_OK;
+    return memory_ends(mem, l->mem, p->host_blocks, l->uses + p->n_blocks, p->n_host_blocks,
+                       p->steps, p->n_steps, l->clock, l->lane, l->n_lanes, ret_host_ends);
 }
 
 /* What it takes to make steps is gone before their blocks are placed. */
 static pps_status lower_group(lower *l, uint32_t group)
 {
     arena making, placing;
-    uint32_t *ends;
+    uint32_t *ends, *host_ends = NULL;
     arena_init(&making, NULL, NULL);
     arena_init(&placing, NULL, NULL);
     arena_recycle(&making, l->cx->spares);
     arena_recycle(&placing, l->cx->spares);
     l->mem = &making;
-    pps_status status = make_steps(l, group, &placing, &ends);
+    pps_status status = make_steps(l, group, &placing, &ends, &host_ends);
     arena_done(&making);
     l->mem = &placing;
     if (status == PPS_OK)
-        status = place_blocks(l, ends);
+        status = place_blocks(l, ends, host_ends);
     arena_done(&placing);
     return status;
 }
@@ -486,7 +522,6 @@ pps_status pass_lower(pass_cx *cx)
     PPS_TRY(lower_works(cx, &l.work_of));
     PPS_TRY(lower_places(cx, &l.run_place, &l.origin_place, &l.n_origins));
     PPS_TRY(lower_buffers_init(&l.buffers, cx));
-    PPS_TRY(count_bindings(&l));
     pps_status status = PPS_OK;
     for (uint32_t g = 0; g < cx->dag->n_groups && status == PPS_OK; g++)
         status = lower_group(&l, g);

@@ -11,6 +11,7 @@ typedef enum link_family {         /* buffers along a link, in the order of dag.
                            FX_SRC, /* forward, behind the border at the producer */
                            F_RECV, /* received */
                            FX_DST, /* behind the border at the consumer */
+                           FX_AGAIN, /* the same once more, for the backward */
                            B_OWN,  /* gradient as the consumer makes it */
                            BX_DST, /* behind the border at the consumer */
                            B_RECV, /* received */
@@ -30,9 +31,12 @@ typedef struct lower_buffers {
     pass_cx *cx;
     family *families;
     uint32_t n_families;
-    uint32_t *chunk_out;                    /* [n_chunks] first family of its outputs */
-    uint32_t *chunk_save;                   /* [n_chunks] SAVE_BI, SAVE_BW, HELD, CARRY, CARRIED */
-    uint32_t *link;                         /* [n_links][LINK_FAMILIES] family, or IR_NONE */
+    uint32_t *chunk_out;  /* [n_chunks] first family of its outputs */
+    uint32_t *chunk_save; /* [n_chunks] SAVE_BI, SAVE_BW, HELD, CARRY, CARRIED */
+    uint32_t *chunk_held; /* [n_chunks] HELD where F is recomputed, or IR_NONE */
+    uint32_t *chunk_host; /* [n_chunks] first of what OFFLOAD has: BI's and BW's saves in host
+                           * memory, then as fetched; or IR_NONE */
+    uint32_t *link;       /* [n_links][LINK_FAMILIES] family, or IR_NONE */
     uint32_t *bucket_params, *bucket_grads; /* [n_buckets] family, or IR_NONE */
     uint32_t *n_lives;                      /* [n_groups] lives of its families */
 } lower_buffers;
@@ -48,8 +52,18 @@ uint32_t lower_comm_lives(const lower_buffers *b, uint32_t node, uint32_t ret[3]
 
 /* lower_set.c */
 pps_status lower_tables(pass_cx *cx);
-/* (*ret)[2 * run + whole B]: index in plan_set.works. Needs the plans' buckets. */
+/* (*ret)[lower_work(d, node)]: index in plan_set.works. Needs the plans' buckets. */
 pps_status lower_works(pass_cx *cx, uint32_t **ret);
+enum { LOWER_WORKS = 2 * PASS_VARIANTS }; /* of a run: by variant, whole B or not */
+static inline uint32_t lower_work(const dag *d, uint32_t node)
+{
+    uint32_t run = d->node_run[node];
+    const dag_run *r = &d->runs[run];
+    if (r->kind != PLAN_COMPUTE)
+        return LOWER_WORKS * run;
+    return LOWER_WORKS * run + 2 * pass_variant_of(d, r->chunk, node - r->first) +
+           (dag_pass(d, node) == PPS_PASS_B);
+}
 pps_status lower_places(pass_cx *cx, uint32_t **ret_run_place, uint32_t **ret_origin_place,
                         uint32_t *ret_n_origins);
 

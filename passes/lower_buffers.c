@@ -7,8 +7,9 @@
  *   gradient  B_OWN    -> [BX_DST] -> [B_RECV] -> [BX_SRC] -> used by src
  *
  * A bracketed buffer exists where the hop before it does: where a border moves something in this
- * pass, and where the ends are on different groups. Buckets own what windows gather and sum.
- * Numbers are per group: buffers of one group share nothing with another's.
+ * pass, and where the ends are on different groups. What F keeps and OFFLOAD copies is one buffer
+ * up to there, one of host memory, and another one from FETCH on. Buckets own what windows gather
+ * and sum. Numbers are per group: buffers of one group share nothing with another's.
  */
 #include "passes/lower.h"
 
@@ -55,6 +56,8 @@ static void link_families(lower_buffers *b, uint32_t id)
         f[F_RECV] = add_family(b, k->dst, here, bytes.wire, PLAN_BLOCK_ACT);
     if (moves(k, DAG_DST, PPS_PASS_F))
         f[FX_DST] = add_family(b, k->dst, here, bytes.used, PLAN_BLOCK_ACT);
+    if (k->b_again != IR_NONE)
+        f[FX_AGAIN] = add_family(b, k->dst, here, bytes.used, PLAN_BLOCK_ACT);
     if (!k->grad)
         return;
     /* without a way back the gradient has the form that the value had before the border */
@@ -87,6 +90,19 @@ static pps_status bucket_families(lower_buffers *b)
     return PPS_OK;
 }
 
+static void offload_families(lower_buffers *b, uint32_t c)
+{
+    const dag_chunk *k = &b->cx->dag->chunks[c];
+    const pass_chunk *layout = &b->cx->chunks[c];
+    b->chunk_host[c] = IR_NONE;
+    if (k->offload[0] == IR_NONE && k->offload[1] == IR_NONE)
+        return;
+    b->chunk_host[c] = add_family(b, c, k->group, layout->save_bi_bytes, PLAN_BLOCK_HOST);
+    add_family(b, c, k->group, layout->save_bw_bytes, PLAN_BLOCK_HOST);
+    add_family(b, c, k->group, layout->save_bi_bytes, PLAN_BLOCK_SAVE);
+    add_family(b, c, k->group, layout->save_bw_bytes, PLAN_BLOCK_HELD);
+}
+
 pps_status lower_buffers_init(lower_buffers *b, pass_cx *cx)
 {
     const dag *d = cx->dag;
@@ -94,10 +110,12 @@ pps_status lower_buffers_init(lower_buffers *b, pass_cx *cx)
     uint32_t n = d->n_links * LINK_FAMILIES + 2 * d->n_buckets;
     *b = (lower_buffers){.cx = cx};
     for (uint32_t c = 0; c < g->n_chunks; c++)
-        n += g->chunks[c].out.n + 5;
+        n += g->chunks[c].out.n + 10;
     PASS_ALLOC(b->families, cx->phase, n);
     PASS_ALLOC(b->chunk_out, cx->phase, g->n_chunks);
     PASS_ALLOC(b->chunk_save, cx->phase, g->n_chunks);
+    PASS_ALLOC(b->chunk_held, cx->phase, g->n_chunks);
+    PASS_ALLOC(b->chunk_host, cx->phase, g->n_chunks);
     PASS_ALLOC(b->link, cx->phase, (size_t)d->n_links * LINK_FAMILIES);
     PASS_ALLOC(b->n_lives, cx->phase, d->n_groups);
     for (uint32_t c = 0; c < g->n_chunks; c++) {
@@ -108,10 +126,15 @@ pps_status lower_buffers_init(lower_buffers *b, pass_cx *cx)
                        PLAN_BLOCK_ACT);
         b->chunk_save[c] = add_family(b, c, group, cx->chunks[c].save_bi_bytes, PLAN_BLOCK_SAVE);
         add_family(b, c, group, cx->chunks[c].save_bw_bytes, PLAN_BLOCK_HELD);
-        add_family(b, c, group, cx->chunks[c].held_bytes, PLAN_BLOCK_HELD);
+        add_family(b, c, group, cx->chunks[c].held_bytes[PASS_KEEPS], PLAN_BLOCK_HELD);
         for (int i = 0; i < 2; i++) /* one for all slices of a microbatch */
             add_lives(b, group, cx->chunks[c].carry_bytes[i], PLAN_BLOCK_CARRY,
                       dag_n_mb(d, c) / d->n_slices);
+        b->chunk_held[c] = IR_NONE;
+        if (cx->chunks[c].held_bytes[PASS_RECOMPUTES] > 0)
+            b->chunk_held[c] = add_family(b, c, group, cx->chunks[c].held_bytes[PASS_RECOMPUTES],
+                                          PLAN_BLOCK_HELD);
+        offload_families(b, c);
     }
     for (uint32_t l = 0; l < d->n_links; l++)
         link_families(b, l);
@@ -147,8 +170,10 @@ static uint32_t value_arrived(const lower_buffers *b, uint32_t link, uint32_t mb
     return value_leaving(b, link, mb);
 }
 
-static uint32_t value_used(const lower_buffers *b, uint32_t link, uint32_t mb)
+static uint32_t value_used(const lower_buffers *b, uint32_t link, pps_pass pass, uint32_t mb)
 {
+    if (pass != PPS_PASS_F && b->cx->dag->links[link].b_again != IR_NONE)
+        return link_life(b, link, FX_AGAIN, mb);
     return moves(&b->cx->dag->links[link], DAG_DST, PPS_PASS_F) ? link_life(b, link, FX_DST, mb)
                                                                 : value_arrived(b, link, mb);
 }
@@ -172,13 +197,23 @@ static uint32_t grad_used(const lower_buffers *b, uint32_t link, uint32_t mb)
                                                                  : grad_arrived(b, link, mb);
 }
 
+/* What F keeps for BI or for BW: where F leaves it, or where it was fetched to. */
+static uint32_t save_life(const lower_buffers *b, uint32_t chunk, pps_pass pass, uint32_t of_bw,
+                          uint32_t mb)
+{
+    bool fetched = pass != PPS_PASS_F && dag_keeps(b->cx->dag, chunk, mb) == DAG_OFFLOAD;
+    uint32_t first = fetched ? b->chunk_host[chunk] + 2 : b->chunk_save[chunk];
+    return b->families[first + of_bw].base + mb;
+}
+
 uint32_t lower_bind_life(const lower_buffers *b, const pass_bind *bind, uint32_t chunk,
                          pps_pass pass, uint32_t mb)
 {
     const dag *d = b->cx->dag;
     switch ((pass_bind_kind)bind->what) {
     case BIND_IN:
-        return value_used(b, d->link_lists[d->chunks[chunk].in_links.begin + bind->index], mb);
+        return value_used(b, d->link_lists[d->chunks[chunk].in_links.begin + bind->index], pass,
+                          mb);
     case BIND_OUT:
         return b->families[b->chunk_out[chunk] + bind->index].base + mb;
     case BIND_GRAD_IN:
@@ -186,10 +221,11 @@ uint32_t lower_bind_life(const lower_buffers *b, const pass_bind *bind, uint32_t
     case BIND_GRAD_OUT:
         return link_life(b, bind->index, B_OWN, mb);
     case BIND_SAVE_BI:
-        return b->families[b->chunk_save[chunk]].base + mb;
     case BIND_SAVE_BW:
-        return b->families[b->chunk_save[chunk] + 1].base + mb;
+        return save_life(b, chunk, pass, bind->what == BIND_SAVE_BW, mb);
     case BIND_HELD:
+        if (pass_variant_of(d, chunk, mb) == PASS_RECOMPUTES)
+            return b->families[b->chunk_held[chunk]].base + mb;
         return b->families[b->chunk_save[chunk] + 2].base + mb;
     case BIND_CARRY:
     case BIND_CARRIED:
@@ -224,8 +260,15 @@ uint32_t lower_comm_lives(const lower_buffers *b, uint32_t node, uint32_t ret[3]
         ret[0] = b->families[f].base + (node - r->first);
         return 1;
     }
-    const dag_link *k = &d->links[r->link];
     uint32_t mb = node - r->first;
+    if (plan_is(r->kind, PLAN_COPY)) {
+        uint32_t of_bw = r->pass == PPS_PASS_BW;
+        pps_pass side = r->kind == PLAN_OFFLOAD ? PPS_PASS_F : PPS_PASS_B;
+        ret[0] = save_life(b, r->chunk, side, of_bw, mb);
+        ret[1] = b->families[b->chunk_host[r->chunk] + of_bw].base + mb;
+        return 2;
+    }
+    const dag_link *k = &d->links[r->link];
     bool forward = r->pass == PPS_PASS_F;
     if (r->kind == PLAN_RECV) {
         ret[0] = link_life(b, r->link, forward ? F_RECV : B_RECV, mb);
@@ -236,6 +279,11 @@ uint32_t lower_comm_lives(const lower_buffers *b, uint32_t node, uint32_t ret[3]
         return 1;
     }
     dag_end end = dag_end_of(d, d->node_run[node]);
+    if (k->b_again == d->node_run[node]) {
+        ret[0] = value_arrived(b, r->link, mb);
+        ret[1] = link_life(b, r->link, FX_AGAIN, mb);
+        return 2;
+    }
     if (end == DAG_DST) {
         ret[0] = forward ? value_arrived(b, r->link, mb) : link_life(b, r->link, B_OWN, mb);
         ret[1] = link_life(b, r->link, forward ? FX_DST : BX_DST, mb);

@@ -136,41 +136,59 @@ static uint32_t positions_bytes(const dag *d, uint32_t run, const dag_link *k)
     return 4 * elems;
 }
 
+/* A work for each program that the run's nodes may have. */
+static void compute_works(pass_cx *cx, const dag_run *r, plan_work w, uint32_t *work_of)
+{
+    const pass_chunk *c = &cx->chunks[r->chunk];
+    plan_set *set = cx->set;
+    w.loss = c->loss_first;
+    for (int k = 0; k < LOWER_WORKS; k++) {
+        bool whole = k % 2 != 0;
+        if (whole && r->pass != PPS_PASS_BI)
+            continue;
+        w.program = c->programs[k / 2][whole ? PPS_PASS_B : r->pass].id;
+        if (w.program == IR_NONE && k != 0)
+            continue;
+        work_of[k] = set->n_works;
+        set->works[set->n_works++] = w;
+    }
+}
+
 pps_status lower_works(pass_cx *cx, uint32_t **ret)
 {
     const dag *d = cx->dag;
     const ir_graph *g = cx->program->graph;
     plan_set *set = cx->set;
     uint32_t *work_of;
-    PASS_ALLOC(work_of, cx->phase, 2 * (size_t)d->n_runs);
-    PASS_ALLOC(set->works, cx->mem, 2 * (size_t)d->n_runs);
+    uint32_t most = 0;
+    for (uint32_t i = 0; i < d->n_runs; i++)
+        most += d->runs[i].kind == PLAN_COMPUTE ? LOWER_WORKS : 1;
+    PASS_ALLOC(work_of, cx->phase, LOWER_WORKS * (size_t)d->n_runs);
+    PASS_ALLOC(set->works, cx->mem, most);
     for (uint32_t i = 0; i < d->n_runs; i++) {
         const dag_run *r = &d->runs[i];
         plan_work w = {.program = IR_NONE,
                        .chunk = r->chunk,
                        .peer_group = IR_NONE,
                        .teams = plan_is(r->kind, PLAN_COLLECTIVE) ? r->teams : IR_NONE};
-        work_of[2 * i] = work_of[2 * i + 1] = set->n_works;
         if (r->kind == PLAN_COMPUTE) {
-            const pass_chunk *c = &cx->chunks[r->chunk];
-            w.loss = c->loss_first;
-            w.program = c->programs[r->pass].id;
-            if (r->pass == PPS_PASS_BI) { /* [2i + 1]: the whole B */
-                plan_work whole = w;
-                whole.program = c->programs[PPS_PASS_B].id;
-                work_of[2 * i + 1] = set->n_works + 1;
-                set->works[set->n_works + 1] = whole;
-            }
-        } else if (dag_of_bucket(r)) {
+            compute_works(cx, r, w, work_of + LOWER_WORKS * i);
+            continue;
+        }
+        if (dag_of_bucket(r)) {
             w.chunk = cx->bucket_index[r->chunk];
             if (r->kind != PLAN_UPDATE)
                 w.bytes = d->buckets[r->chunk].bytes;
+        } else if (plan_is(r->kind, PLAN_COPY)) {
+            w.bytes = pass_copy_bytes(cx, r);
         } else {
             const dag_link *k = &d->links[r->link];
             bool at_dst = dag_end_of(d, i) == DAG_DST;
             w.bytes = hop_bytes(cx, i, k);
             if (r->kind == PLAN_SEND || r->kind == PLAN_RECV) {
                 w.peer_group = d->runs[r->pair].group;
+            } else if (r->kind == PLAN_SHIFT) {
+                w.shift = g->tensors[k->tensor].shift;
             } else if (r->kind == PLAN_COUNTS) {
                 w.experts = g->tensors[k->tensor].dims[0];
             } else if (r->kind == PLAN_SEQ_SCATTER || r->kind == PLAN_SEQ_GATHER ||
@@ -183,8 +201,8 @@ pps_status lower_works(pass_cx *cx, uint32_t **ret)
                 w.width = (uint32_t)row_bytes(g, k->tensor);
             }
         }
-        set->works[set->n_works] = w;
-        set->n_works = work_of[2 * i + 1] + 1;
+        work_of[LOWER_WORKS * i] = set->n_works;
+        set->works[set->n_works++] = w;
     }
     *ret = work_of;
     return PPS_OK;

@@ -73,6 +73,9 @@ double machine_compute(const pass_cx *cx, uint32_t chunk, ir_phase phase)
 double machine_hop(const pass_cx *cx, const dag_run *r)
 {
     const pass_machine *m = cx->options->machine != NULL ? cx->options->machine : &machine_default;
+    if (plan_is(r->kind, PLAN_COPY))
+        return m->latency +
+               (double)pass_copy_bytes(cx, r) / or_default(m->bytes, machine_default.bytes);
     if (r->link == IR_NONE)
         return m->latency;
     const dag_link *k = &cx->dag->links[r->link];
@@ -94,12 +97,15 @@ double machine_hop(const pass_cx *cx, const dag_run *r)
     case PLAN_RECV:
     case PLAN_COUNTS:
     case PLAN_ALL_TO_ALL:
+    case PLAN_SHIFT:
     case PLAN_COMPUTE:
     case PLAN_ALL_REDUCE:
     case PLAN_UPDATE:
     case PLAN_REDUCE_SCATTER:
     case PLAN_ALL_GATHER:
     case PLAN_CLEAR:
+    case PLAN_OFFLOAD: /* above */
+    case PLAN_FETCH:
     case PLAN_STEP_KIND_COUNT:
         break;
     }

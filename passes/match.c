@@ -61,6 +61,17 @@ bool pass_match_chunk(const pass_cx *cx, const ir_filter *f, uint32_t chunk, pas
     return true;
 }
 
+static bool names(const pass_cx *cx, const ir_term *t, uint32_t index)
+{
+    return t == NULL || t->kind != PPS_TERM_SET || in_set(cx->program, t, index);
+}
+
+bool pass_match_unit(const pass_cx *cx, const pass_match *m, uint32_t unit)
+{
+    uint32_t n_slices = cx->dag->n_slices;
+    return names(cx, m->mb, unit / n_slices) && names(cx, m->slice, unit % n_slices);
+}
+
 const char *pass_filter_text(const pass_cx *cx, const ir_filter *f, char *buffer, size_t n)
 {
     static const char *const passes[] = {"F", "B", "BI", "BW"};

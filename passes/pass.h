@@ -40,9 +40,13 @@ typedef struct pass_program {
     uint64_t work_bytes;
 } pass_program;
 
+/* What a chunk runs where what F keeps stays in memory, and where it is made again. */
+typedef enum pass_variant { PASS_KEEPS, PASS_RECOMPUTES, PASS_VARIANTS } pass_variant;
+
 typedef struct pass_chunk { /* layout of a chunk, for one unit on one rank */
-    pass_program programs[PPS_PASS_COUNT];
-    uint64_t save_bi_bytes, save_bw_bytes, held_bytes;
+    pass_program programs[PASS_VARIANTS][PPS_PASS_COUNT];
+    uint64_t save_bi_bytes, save_bw_bytes; /* only PASS_KEEPS saves anything */
+    uint64_t held_bytes[PASS_VARIANTS];
     uint64_t carry_bytes[2]; /* c0, c1: for all slices of a microbatch */
     uint32_t loss_first;     /* first loss slot of unit 0; the next unit's are n_loss_step on */
 } pass_chunk;
@@ -63,6 +67,10 @@ typedef struct pass_cx {
     dag *dag;
     uint32_t *chunk_times; /* [chunks] which one with its tags it is, from 1 */
     uint32_t *local_rows;  /* [n_groups] batch rows of one microbatch on one rank */
+
+    /* keep */
+    uint32_t *kept_by; /* [n_chunks * n_mb] directive behind dag.kept, or IR_NONE; NULL: none */
+    uint16_t (*copy_streams)[2]; /* [n_directives] of offload: out and back; before merging */
 
     /* order */
     uint32_t **order_of;   /* [n_groups] its compute nodes in order, updates last */
@@ -89,7 +97,7 @@ typedef struct pass_cx {
     /* schedule */
     uint32_t *jit; /* [n_nodes] SEND: compute node of the receiving group its transfer waits for */
     uint32_t *sorted; /* alive nodes in one global order */
-    uint32_t *seq;    /* [n_nodes] communications up to it in that order */
+    uint32_t *seq;    /* [n_nodes] communications and copies up to it in that order */
     uint32_t *issue;  /* nodes; group g's in group_issue[g], in issue order */
     ir_range *group_issue;
     uint32_t *step; /* [n_nodes] index in its group's issue order */
@@ -128,6 +136,8 @@ typedef struct pass_match {
     const ir_term *comm;
 } pass_match;
 bool pass_match_chunk(const pass_cx *cx, const ir_filter *f, uint32_t chunk, pass_match *ret);
+/* Does the filter name the unit, with these terms on the split's tags? */
+bool pass_match_unit(const pass_cx *cx, const pass_match *m, uint32_t unit);
 /* units.c: the units of work (ir/dag.h) that an entry of a row names, in the order in which it runs
  * them: microbatches ascending, in each the slices ascending forward and descending backward. */
 typedef struct pass_units {
@@ -203,6 +213,10 @@ pps_status pass_stream(pass_cx *cx, uint32_t stream, const char *fallback, uint1
 /* The in-link of sharded `chunk` that brings the counts belonging to these expert rows. */
 uint32_t pass_counts_link(const dag *d, uint32_t chunk, ir_id rows);
 pps_status pass_buckets(pass_cx *cx); /* buckets.c, part of the dag pass */
+/* keep.c, part of the dag pass: cx->copy_streams. */
+pps_status pass_copy_streams(pass_cx *cx);
+/* The way back of a stream that carries transfers or copies: "pp" and "pp<". */
+pps_status pass_back_stream(pass_cx *cx, uint16_t stream, uint16_t *ret);
 
 /* interleave.c: merge the chains of an overlapped group's ops. `nodes` holds the ops' nodes one op
  * after the other, n[i] of op i; `ret` gets them in the order in which they are to run. */
@@ -213,6 +227,9 @@ pps_status pass_interleave(pass_cx *cx, const uint32_t *nodes, const uint32_t *n
 pps_status pass_transfer_order(pass_cx *cx);
 /* `src` before `dst`, because of `entry` (IR_NONE: see extra_entry). Before the schedule pass. */
 pps_status pass_add_extra(pass_cx *cx, uint32_t src, uint32_t dst, uint32_t entry);
+
+/* zero.c: arrays over nodes, when there are more than `n_before` of them. */
+pps_status pass_extend_nodes(pass_cx *cx, uint32_t n_before);
 
 /* zero.c: windows of a bucket, from 0: whose gathered parameters `chunk` reads in this pass of `mb`
  * (which it does; numbered within its class), and into whose gradients microbatch `mb` is summed.
@@ -253,6 +270,26 @@ pps_status pass_prove_memory(pps_state *st, const plan_set *set, const plan *p, 
 /* prove_buckets.c: gradients reach their updates, and parameters their readers, in every plan. */
 pps_status prove_buckets(pps_state *st, const plan_set *set);
 
+static inline pass_variant pass_variant_of(const dag *d, uint32_t chunk, uint32_t index)
+{
+    return dag_keeps(d, chunk, index) == DAG_RECOMPUTE ? PASS_RECOMPUTES : PASS_KEEPS;
+}
+/* The program of a compute node. */
+static inline const pass_program *pass_program_of(const pass_cx *cx, uint32_t node)
+{
+    const dag_run *r = &cx->dag->runs[cx->dag->node_run[node]];
+    pass_variant variant = pass_variant_of(cx->dag, r->chunk, node - r->first);
+    return &cx->chunks[r->chunk].programs[variant][dag_pass(cx->dag, node)];
+}
+
+/* offload.c: bytes that a node of OFFLOAD or FETCH copies. */
+static inline uint64_t pass_copy_bytes(const pass_cx *cx, const dag_run *r)
+{
+    const pass_chunk *c = &cx->chunks[r->chunk];
+    return r->pass == PPS_PASS_BW ? c->save_bw_bytes : c->save_bi_bytes;
+}
+/* prove_rounds.c: every round of attention has the keys that it believes to have. E0527. */
+pps_status prove_rounds(pps_state *st, const plan_set *set);
 /* prove_teams.c: who sums gradients holds what is summed, and leaves out no replica; experts are
  * exchanged and computed in one way to form teams. E0550. */
 pps_status prove_teams(pps_state *st, const plan_set *set);

@@ -250,11 +250,14 @@ pps_status pass_place(pass_cx *cx)
                                    .place = IR_NONE,
                                    .replicate = IR_NONE,
                                    .shard = IR_NONE,
+                                   .sequence = IR_NONE,
                                    .ep = 1,
                                    .ep_teams = IR_NONE,
                                    .f = IR_NONE,
                                    .b = IR_NONE,
-                                   .w = IR_NONE};
+                                   .w = IR_NONE,
+                                   .offload = {IR_NONE, IR_NONE},
+                                   .fetch = {IR_NONE, IR_NONE}};
     PPS_TRY(make_groups(cx, w.group_of));
     PPS_TRY(pass_teams_of_groups(cx));
     PPS_TRY(dag_one_class(d));

@@ -12,7 +12,8 @@
  * Beside that: transfers match, ranks of a group agree by sharing a plan, every chunk runs each
  * pass of each microbatch once (so every gradient is summed once), memory is used in an order that
  * the waits keep (prove_memory.c), and buckets are cleared, summed, applied and gathered in order
- * (prove_buckets.c), and slices of a sequence follow on each other (prove_slices.c).
+ * (prove_buckets.c), slices of a sequence follow on each other (prove_slices.c), and rounds of attention
+ * have their own keys (prove_rounds.c).
  */
 #include "passes/pass.h"
 
@@ -331,6 +332,8 @@ pps_status pps_prove(pps_state *st, const plan_set *set)
         status = prove_memory(st, set);
     if (status == PPS_OK)
         status = prove_buckets(st, set);
+    if (status == PPS_OK)
+        status = prove_rounds(st, set);
     if (status == PPS_OK)
         status = prove_teams(st, set);
     return status == PPS_OK ? prove_slices(st, set) : status;

@@ -138,6 +138,9 @@ static pps_status take_step(check *c, uint32_t i)
     case PLAN_RECV:
     case PLAN_COUNTS:
     case PLAN_ALL_TO_ALL:
+    case PLAN_OFFLOAD:
+    case PLAN_FETCH:
+    case PLAN_SHIFT:
     case PLAN_SUM:
     case PLAN_SEQ_SCATTER:
     case PLAN_SEQ_GATHER:

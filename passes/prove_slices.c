@@ -7,7 +7,8 @@
  *     then backward ones from the last to the first, all on one stream, so in this order;
  *   - all of them do so in one block per carried operand, which the first of them begins and which
  *     lives until the last;
- *   - inside it each op has a place of its own, the same forward and backward.
+ *   - inside it each op has a place of its own, the same forward and backward, and where a backward
+ *     runs the forward again.
  *
  * That every pass of every slice runs once is prove.c's.
  */
@@ -66,6 +67,32 @@ static void carried_operands(const plan_set *set, const plan_kernel *k, const pl
             ret[list[i].index] = &set->operands[k->operands + i];
 }
 
+/* A kernel of F in a backward: what F left is made again first. */
+static bool runs_again(const plan_program *program, const plan_kernel *k)
+{
+    return program->pass != PPS_PASS_F && k->phase == IR_PHASE_F;
+}
+
+/* Such a kernel writes its slice's keys and values again: to where its own op's backward reads
+ * them, so where they are already. */
+static bool again_in_place(const plan_set *set, const plan_program *program)
+{
+    const plan_kernel *kernels = set->kernels + program->kernels;
+    for (uint32_t i = 0; i < program->n_kernels; i++) {
+        const plan_operand *made[2], *read[2] = {NULL, NULL};
+        carried_operands(set, &kernels[i], made);
+        if (made[0] == NULL || !runs_again(program, &kernels[i]))
+            continue;
+        for (uint32_t k = i + 1; k < program->n_kernels && read[0] == NULL; k++)
+            if (kernels[k].graph_op == kernels[i].graph_op)
+                carried_operands(set, &kernels[k], read);
+        if (read[0] == NULL || made[0]->space != PLAN_BIND || read[0]->space != PLAN_BIND ||
+            made[0]->bind != read[0]->bind || made[0]->offset != read[0]->offset)
+            return false;
+    }
+    return true;
+}
+
 static pps_status read_program(slice_prover *p, uint32_t id, uint32_t *n_places)
 {
     const plan_set *set = p->set;
@@ -78,7 +105,7 @@ static pps_status read_program(slice_prover *p, uint32_t id, uint32_t *n_places)
         const plan_operand *carried[2];
         uint64_t elems = 0;
         carried_operands(set, k, carried);
-        if (carried[0] == NULL)
+        if (carried[0] == NULL || runs_again(program, k))
             continue;
         uint64_t kv = (uint64_t)k->B * k->T * k->attrs.kv_heads * k->attrs.head_dim;
         elems = 2 * kv * k->slices;
@@ -150,7 +177,7 @@ static pps_status read_programs(slice_prover *p)
             forward[set->programs[i].chunk] = i;
     }
     for (uint32_t i = 0; i < set->n_programs; i++)
-        if (!places_agree(p, i, forward))
+        if (!places_agree(p, i, forward) || !again_in_place(set, &set->programs[i]))
             return pps_error(p->st, none, 524, "%s: what slices carry lies in each other's place",
                              set->chunk_names[set->programs[i].chunk]);
     return PPS_OK;

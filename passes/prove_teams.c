@@ -5,7 +5,9 @@
  *   - ranks that sum a bucket's gradients hold the same slice of each of its parameters;
  *   - what they sum comes from every replica and every part of the sequence: from those ranks, or
  *     through the ranks that share the parameter out with them, none of them twice;
- *   - experts are computed, their rows exchanged and their counts told in the same teams.
+ *   - experts are computed, their rows exchanged and their counts told in the same teams;
+ *   - tensors are shared in one way by all that a plan does: in teams of the ranks that work on the
+ *     same rows and positions, the first of which speaks.
  *
  * A rank's share of an expert's gradient is the rows that its team's ranks sent it. So of experts
  * in teams {0, 1} and {2, 3} ranks 0 and 2 sum theirs: 0 stands for 0 and 1, 2 for 2 and 3.
@@ -284,6 +286,77 @@ static pps_status check_exchanges(check *c, const plan *p, experts *x, arena *me
     return PPS_OK;
 }
 
+/* ---- tensors
+ * ------------------------------------------------------------------------------------- */
+
+static bool shares_tensors(unsigned kind)
+{
+    return kind == PLAN_SUM || kind == PLAN_SEQ_SCATTER || kind == PLAN_SEQ_GATHER ||
+           kind == PLAN_SEQ_TAKE || kind == PLAN_STATS;
+}
+
+/* `teams`, IR_NONE until something says which, are those of `other` too. */
+static pps_status join_shares(check *c, const plan *p, uint32_t step, uint32_t other,
+                              uint32_t *teams)
+{
+    bool fits = true;
+    if (other == IR_NONE)
+        return PPS_OK;
+    if (*teams == IR_NONE)
+        *teams = other;
+    PPS_TRY(alike(c, p, *teams, other, &fits));
+    return fits ? PPS_OK : step_wrong(c, p, step, "tensors are shared in two ways");
+}
+
+/* Does every rank's team have the ranks of its rows and positions, all of them? */
+static pps_status check_roles(check *c, const plan *p, uint32_t teams)
+{
+    const plan_set *set = c->set;
+    const plan_teams *t = &set->teams[teams];
+    const uint32_t *seat;
+    pps_span none = {0};
+    bool fits = (uint64_t)t->size * p->n_replicas * p->n_parts == p->n_ranks;
+    PPS_TRY(seats(c, teams, &seat));
+    for (uint32_t i = 0; i < p->n_ranks && fits; i++) {
+        uint32_t at = seat[set->group_ranks[p->ranks + i]], mine = p->ranks + i;
+        fits = at != IR_NONE && set->rank_speaks[mine] == (at % t->size == 0);
+        for (uint32_t k = 0; k < t->size && fits; k++) {
+            uint32_t rank = set->team_ranks[t->ranks + at - at % t->size + k];
+            uint32_t its = p->ranks + set->rank_index[rank];
+            fits = set->rank_group[rank] == p->group &&
+                   set->rank_replica[its] == set->rank_replica[mine] &&
+                   set->rank_part[its] == set->rank_part[mine];
+        }
+    }
+    return fits ? PPS_OK
+                : pps_error(c->st, none, 550,
+                            "group %u shares tensors between ranks of different rows", p->group);
+}
+
+static pps_status check_shares(check *c, const plan *p, arena *mem)
+{
+    const plan_set *set = c->set;
+    uint32_t teams = IR_NONE;
+    bool *seen;
+    PASS_ALLOC(seen, mem, set->n_programs);
+    for (uint32_t i = 0; i < p->n_steps; i++) {
+        const plan_step *s = &p->steps[i];
+        const plan_work *w = plan_work_of(set, s);
+        if (shares_tensors(s->kind))
+            PPS_TRY(join_shares(c, p, i, w->teams, &teams));
+        if (s->kind != PLAN_COMPUTE || seen[w->program])
+            continue;
+        seen[w->program] = true;
+        const plan_program *program = &set->programs[w->program];
+        for (uint32_t k = program->kernels; k < program->kernels + program->n_kernels; k++)
+            if (set->kernels[k].op != IR_EXPERTS && set->kernels[k].ep > 1)
+                PPS_TRY(join_shares(c, p, i, set->kernels[k].teams, &teams));
+    }
+    for (uint32_t i = 0; i < p->n_params && p->n_steps > 0; i++)
+        PPS_TRY(join_shares(c, p, 0, p->params[i].cuts[PASS_CUT_TENSOR].teams, &teams));
+    return teams == IR_NONE ? PPS_OK : check_roles(c, p, teams);
+}
+
 /* ---- all plans
  * ----------------------------------------------------------------------------------- */
 
@@ -302,6 +375,8 @@ static pps_status check_set(check *c)
             PPS_TRY(check_bucket(c, p, &p->buckets[b]));
         arena_init(&mem, NULL, NULL);
         pps_status status = check_exchanges(c, p, &x, &mem);
+        if (status == PPS_OK)
+            status = check_shares(c, p, &mem);
         arena_done(&mem);
         PPS_TRY(status);
     }

@@ -254,7 +254,7 @@ static pps_status shrink_tensors(rewrite *r)
     memset(r->sums, 0xff, g->n_tensors * sizeof *r->sums);
     for (uint32_t i = 0; i < g->n_tensors; i++)
         if (g->tensors[i].op != IR_NONE && r->lay->home[g->tensors[i].op] != IR_NONE)
-            shrink(&r->to->tensors[i], (tensor_form)r->lay->form[i],
+            shrink(&r->to->tensors[i], (tensor_form)r->lay->form[ir_made(g, i)],
                    tensor_team(r->cx, r->lay->home[g->tensors[i].op]));
     return PPS_OK;
 }
@@ -285,7 +285,7 @@ static pps_status convert(rewrite *r, ir_id id, uint32_t k, ir_id *ret)
     /* the region that makes a part of a sum, or needs something whole, is behind the border */
     uint32_t maker = l->region[from] != IR_NONE ? l->region[from] : l->home[from];
     uint32_t user = l->region[id] != IR_NONE ? l->region[id] : l->home[id];
-    uint8_t made = l->form[t];
+    uint8_t made = l->form[ir_made(r->from, t)];
     ir_id(*next)[IR_BORDER_COUNT] = &r->forms[t];
     ir_border border = IR_NO_BORDER;
     if (made == TENSOR_PARTIAL && use->form == TENSOR_WHOLE)

@@ -199,7 +199,7 @@ typedef struct kahn {
     schedule_graph *s;
     vertex *vertices;  /* [n_nodes] */
     uint8_t *priority; /* [n_runs] */
-    double *cost;      /* [2 * n_runs] seconds; [2 * i + 1]: of a whole B */
+    double *cost;      /* [3 * n_runs] seconds; [3 * i + 1]: of a whole B; + 2: of an F run again */
     double end;        /* of the vertex being taken */
     queue q;
 } kahn;
@@ -212,6 +212,7 @@ static uint8_t priority_of(const dag_run *r)
         return 0;
     case PLAN_COUNTS:
     case PLAN_ALL_TO_ALL:
+    case PLAN_SHIFT:
     case PLAN_SUM:
     case PLAN_SEQ_SCATTER:
     case PLAN_SEQ_GATHER:
@@ -221,6 +222,8 @@ static uint8_t priority_of(const dag_run *r)
     case PLAN_ALL_GATHER:
     case PLAN_ALL_REDUCE:
     case PLAN_REDUCE_SCATTER:
+    case PLAN_OFFLOAD:
+    case PLAN_FETCH:
         return 2;
     case PLAN_CLEAR:
     case PLAN_COMPUTE:
@@ -236,11 +239,11 @@ static uint8_t priority_of(const dag_run *r)
 static pps_status find_costs(pass_cx *cx, kahn *k)
 {
     const dag *d = cx->dag;
-    PASS_ALLOC(k->cost, cx->phase, 2 * (size_t)d->n_runs);
+    PASS_ALLOC(k->cost, cx->phase, 3 * (size_t)d->n_runs);
     PASS_NEW(k->priority, cx->phase, d->n_runs);
     for (uint32_t i = 0; i < d->n_runs; i++) {
         const dag_run *r = &d->runs[i];
-        double *cost = &k->cost[2 * i];
+        double *cost = &k->cost[3 * i];
         k->priority[i] = priority_of(r);
         if (r->kind != PLAN_COMPUTE) {
             cost[0] = r->kind != PLAN_COUNTS ? machine_hop(cx, r) : 0.0;
@@ -250,8 +253,10 @@ static pps_status find_costs(pass_cx *cx, kahn *k)
                                   r->pass == PPS_PASS_F    ? IR_PHASE_F
                                   : r->pass == PPS_PASS_BW ? IR_PHASE_BW
                                                            : IR_PHASE_BI);
-        if (r->pass == PPS_PASS_BI)
+        if (r->pass == PPS_PASS_BI) {
             cost[1] = cost[0] + machine_compute(cx, r->chunk, IR_PHASE_BW);
+            cost[2] = machine_compute(cx, r->chunk, IR_PHASE_F);
+        }
     }
     return PPS_OK;
 }
@@ -260,8 +265,12 @@ static double cost_of(const kahn *k, uint32_t v)
 {
     const dag *d = k->s->cx->dag;
     uint32_t run = d->node_run[v];
-    bool whole = d->runs[run].kind == PLAN_COMPUTE && dag_pass(d, v) == PPS_PASS_B;
-    return k->cost[2 * run + whole];
+    const dag_run *r = &d->runs[run];
+    const double *cost = &k->cost[3 * run];
+    if (r->kind != PLAN_COMPUTE || r->pass != PPS_PASS_BI)
+        return cost[0];
+    bool again = dag_keeps(d, r->chunk, v - r->first) == DAG_RECOMPUTE;
+    return cost[dag_pass(d, v) == PPS_PASS_B] + (again ? cost[2] : 0.0);
 }
 
 /* Predecessors of every vertex: edges of runs, of rows, and the listed ones. */

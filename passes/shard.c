@@ -15,17 +15,6 @@
  */
 #include "passes/pass.h"
 
-static pps_status check_clauses(pass_cx *cx, const ir_directive *s)
-{
-    const pps_clause *as = pps_directive_clause(s->source, "as");
-    if (s->as[0] != 'e')
-        return pps_diag_done(pass_diag(cx, s, as != NULL ? as->span : s->source->span, 420,
-                                       "this version shards experts and tensors: `as %s` is not "
-                                       "available",
-                                       s->as));
-    return PPS_OK;
-}
-
 /* seat[rank] in teams of a directive, plus one; 0: it is in none. */
 static pps_status index_of(pass_cx *cx, uint32_t teams, uint32_t **ret)
 {
@@ -231,18 +220,10 @@ pps_status pass_shard(pass_cx *cx)
     const ir_graph *g = p->graph;
     char text[256];
     for (uint32_t i = 0; i < p->n_directives; i++) {
-        if (p->kinds[i] == PPS_DIR_RECOMPUTE || p->kinds[i] == PPS_DIR_OFFLOAD) {
-            const ir_directive *s = &p->directives[i];
-            return pps_diag_done(
-                pass_diag(cx, s, s->source->span, 420,
-                          "this version keeps all activations: `%s` is not available",
-                          pps_directive_word(s->source->kind)));
-        }
-        if (p->kinds[i] != PPS_DIR_SHARD || p->directives[i].as[0] == 't')
+        if (p->kinds[i] != PPS_DIR_SHARD || p->directives[i].as[0] != 'e')
             continue;
         ir_directive *s = &p->directives[i];
         uint32_t matched = 0;
-        PPS_TRY(check_clauses(cx, s));
         for (uint32_t c = 0; c < g->n_chunks; c++) {
             pass_match m;
             if (!pass_match_chunk(cx, &s->filter, c, &m))

@@ -75,6 +75,8 @@ static bool takes_split(const tensor_layout *l, const ir_op *op, uint32_t k, con
         return per_head(l, op) && may[op->out[0]];
     case IR_ROPE:
     case IR_ATTENTION:
+    case IR_ATTENTION_PART:
+    case IR_ATTENTION_END:
     case IR_GELU:
     case IR_SWIGLU:
     case IR_SLICE:
@@ -110,7 +112,7 @@ static void find_splits(tensor_layout *l, uint8_t *may, uint32_t *slices)
         for (uint32_t k = 0; k < op->n_out; k++)
             may[op->out[k]] = may[op->out[k]] == 1;
         for (uint32_t k = 0; k < op->n_in; k++) {
-            ir_id t = op->in[k], from = g->tensors[t].op;
+            ir_id t = ir_made(g, op->in[k]), from = g->tensors[t].op;
             bool yes = in_region(l, id) && from != IR_NONE && in_region(l, from) &&
                        l->home[from] == l->home[id] && takes_split(l, op, k, may);
             uint32_t slice = op->kind == IR_SLICE ? width_of(l, op->out[0]) : 0;
@@ -187,9 +189,9 @@ static pps_status attention(tensor_layout *l, ir_id id)
     const ir_op *op = &l->graph->ops[id];
     pass_cx *cx = l->cx;
     uint32_t n_split = 0;
-    for (uint32_t k = 0; k < 3; k++)
+    for (uint32_t k = 0; k < op->n_in; k++)
         n_split += form_of(l, op->in[k]) == TENSOR_SPLIT;
-    if (n_split == 3) {
+    if (n_split == op->n_in) {
         if (!divides(l, id, op->attrs.heads))
             return no_division(l, id, op->attrs.heads, "heads of attention");
         if (!divides(l, id, op->attrs.kv_heads))
@@ -282,6 +284,8 @@ static pps_status shape_op(tensor_layout *l, ir_id id, const uint8_t *may, const
     case IR_LINEAR:
         return linear(l, id, may, slices);
     case IR_ATTENTION:
+    case IR_ATTENTION_PART:
+    case IR_ATTENTION_END:
         return attention(l, id);
     case IR_EMBED:
         return embedding(l, id);
@@ -350,6 +354,8 @@ static bool passes_parts(const tensor_layout *l, ir_id id)
     case IR_LINEAR:
     case IR_ROPE:
     case IR_ATTENTION:
+    case IR_ATTENTION_PART:
+    case IR_ATTENTION_END:
     case IR_GELU:
     case IR_SWIGLU:
     case IR_ADD:
@@ -383,7 +389,7 @@ static void find_gradients(tensor_layout *l)
             l->shared[id] = true;
         for (uint32_t k = 0; k < op->n_in; k++) {
             tensor_use *use = &l->uses[id][k];
-            ir_id t = op->in[k];
+            ir_id t = ir_made(g, op->in[k]);
             if (use->form != TENSOR_WHOLE || g->tensors[t].dtype != IR_F32)
                 continue;
             use->parts_back = l->mode[id] == TENSOR_COLUMNS || l->mode[id] == TENSOR_HIDDEN ||
@@ -396,11 +402,11 @@ static void find_gradients(tensor_layout *l)
         /* shared positions come back whole, and so do values that are split or parts of sums */
         for (uint32_t k = 0; k < op->n_in; k++)
             if (l->uses[id][k].form != TENSOR_WHOLE)
-                l->parts_back[op->in[k]] |= FULL;
+                l->parts_back[ir_made(g, op->in[k])] |= FULL;
     }
     for (ir_id id = 0; id < g->n_ops; id++)
         for (uint32_t k = 0; k < g->ops[id].n_in; k++) {
-            ir_id t = g->ops[id].in[k], from = g->tensors[t].op;
+            ir_id t = ir_made(g, g->ops[id].in[k]), from = g->tensors[t].op;
             bool goes_on = from != IR_NONE && l->form[t] == TENSOR_WHOLE &&
                            l->parts_back[t] == PARTS && passes_parts(l, from) &&
                            l->home[from] == l->home[id];

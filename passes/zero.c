@@ -65,8 +65,8 @@ static uint32_t pass_index(pps_pass pass)
 
 static bool reads(const pass_cx *cx, uint32_t chunk, uint32_t bucket)
 {
-    for (int pass = 0; pass < PPS_PASS_COUNT; pass++) {
-        const pass_program *p = &cx->chunks[chunk].programs[pass];
+    for (int pass = 0; pass < PASS_VARIANTS * PPS_PASS_COUNT; pass++) {
+        const pass_program *p = &cx->chunks[chunk].programs[0][pass];
         for (uint32_t i = 0; p->id != IR_NONE && i < p->binds.n; i++) {
             const pass_bind *bind = &cx->binds[p->binds.begin + i];
             if (bind->what == BIND_PARAMS && bind->index == bucket)
@@ -196,7 +196,7 @@ static pps_status walk_group(zero_cx *z, uint32_t group)
         const dag_run *r = &d->runs[d->node_run[node]];
         if (r->kind != PLAN_COMPUTE)
             continue;
-        const pass_program *p = &cx->chunks[r->chunk].programs[dag_pass(d, node)];
+        const pass_program *p = pass_program_of(cx, node);
         for (uint32_t k = 0; k < p->binds.n; k++) {
             const pass_bind *bind = &cx->binds[p->binds.begin + k];
             if (bind->what == BIND_PARAMS)
@@ -372,8 +372,7 @@ static pps_status gather_edges(zero_cx *z)
     return PPS_OK;
 }
 
-/* Arrays over nodes, when there are more of them. */
-static pps_status extend_nodes(pass_cx *cx, uint32_t n_before)
+pps_status pass_extend_nodes(pass_cx *cx, uint32_t n_before)
 {
     uint32_t n = cx->dag->n_nodes, **arrays[] = {&cx->node_pos, &cx->node_slot, &cx->node_entry};
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) {
@@ -402,7 +401,7 @@ pps_status pass_zero(pass_cx *cx)
         if (d->buckets[b].zero >= 2)
             PPS_TRY(window_runs(&z, b));
     PPS_TRY(dag_seal(d));
-    PPS_TRY(extend_nodes(cx, n_nodes));
+    PPS_TRY(pass_extend_nodes(cx, n_nodes));
     for (uint32_t group = 0; group < d->n_groups; group++)
         PPS_TRY(reduce_edges(&z, group));
     PPS_TRY(gather_edges(&z));

@@ -23,6 +23,7 @@ typedef struct memory_classes {     /* bytes of one rank; all but `least` sum up
     uint64_t activations;   /* what the buffers take beside these */
     uint64_t peak;
     uint64_t least; /* the peak if buffers lay without any holes between them */
+    uint64_t host;  /* of host memory */
 } memory_classes;
 
 enum { PARAMETERS, GRADIENTS, COMMUNICATION, ACTIVATIONS, N_CLASSES };
@@ -33,7 +34,7 @@ static int class_of(const plan *p, const plan_block *b)
         return PARAMETERS;
     if (b->what == PLAN_BLOCK_GRADS)
         return GRADIENTS;
-    return p->steps[b->first].kind == PLAN_COMPUTE ? ACTIVATIONS : COMMUNICATION;
+    return plan_communicates(p->steps[b->first].kind) ? COMMUNICATION : ACTIVATIONS;
 }
 
 /* Bytes of each class at the step at which most is live. */
@@ -75,7 +76,8 @@ static pps_status classes_of(const plan *p, memory_classes *ret)
                             .activations = p->act_bytes - live[PARAMETERS] - live[GRADIENTS] -
                                            live[COMMUNICATION],
                             .peak = p->total_bytes,
-                            .least = p->total_bytes - p->act_bytes + p->max_live_bytes};
+                            .least = p->total_bytes - p->act_bytes + p->max_live_bytes,
+                            .host = p->host_bytes};
     return PPS_OK;
 }
 
@@ -93,11 +95,12 @@ static memory_classes *all_classes(const plan_set *set)
 
 static json_t *memory_json(const memory_classes *m)
 {
-    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "parameters",
+    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "parameters",
                      (json_int_t)m->parameters, "gradients", (json_int_t)m->gradients, "optimizer",
                      (json_int_t)m->optimizer, "data", (json_int_t)m->data, "activations",
                      (json_int_t)m->activations, "communication", (json_int_t)m->communication,
-                     "peak", (json_int_t)m->peak, "least", (json_int_t)m->least);
+                     "peak", (json_int_t)m->peak, "least", (json_int_t)m->least, "host",
+                     (json_int_t)m->host);
 }
 
 static bool print_json(const plan_set *set, const memory_classes *classes)
@@ -121,7 +124,7 @@ static void print_text(const session *s, const memory_classes *classes)
 {
     const plan_set *set = s->plans;
     char parameters[32], gradients[32], optimizer[32], activations[32], communication[32];
-    char peak[32], least[32];
+    char peak[32], least[32], host[32];
     uint32_t n_mb = set->n_mb / set->n_slices;
     char slices[48] = "";
     if (set->n_slices > 1)
@@ -130,16 +133,23 @@ static void print_text(const session *s, const memory_classes *classes)
            s->script, set->n_ranks, set->n_ranks == 1 ? "" : "s", set->n_groups,
            set->n_groups == 1 ? "" : "s", n_mb, n_mb == 1 ? "" : "es", slices, set->n_nodes,
            set->n_edges, s->from_file ? "read and proved" : "compiled", set->compile_ms);
-    printf("%-5s %6s %11s %11s %11s %11s %13s %11s %11s\n", "rank", "steps", "parameters",
-           "gradients", "optimizer", "activations", "communication", "peak", "least");
+    uint64_t any_host = 0; /* a column only where there is something in it */
+    for (uint32_t g = 0; g < set->n_groups; g++)
+        any_host |= set->plans[g].host_bytes;
+    printf("%-5s %6s %11s %11s %11s %11s %13s %11s %11s%s\n", "rank", "steps", "parameters",
+           "gradients", "optimizer", "activations", "communication", "peak", "least",
+           any_host != 0 ? "        host" : "");
     for (uint32_t r = 0; r < set->n_ranks; r++) {
         const plan *p = plan_of_rank(set, r);
         const memory_classes *m = &classes[set->rank_group[r]];
-        printf("%-5u %6u %11s %11s %11s %11s %13s %11s %11s%s\n", r, p->n_steps,
+        printf("%-5u %6u %11s %11s %11s %11s %13s %11s %11s", r, p->n_steps,
                report_bytes(m->parameters, parameters), report_bytes(m->gradients, gradients),
                report_bytes(m->optimizer, optimizer), report_bytes(m->activations, activations),
                report_bytes(m->communication, communication), report_bytes(m->peak, peak),
-               report_bytes(m->least, least), p->dropless ? " at most" : "");
+               report_bytes(m->least, least));
+        if (any_host != 0)
+            printf(" %11s", report_bytes(m->host, host));
+        printf("%s\n", p->dropless ? " at most" : "");
     }
     if (isfinite(set->bubble))
         printf("bubble %.1f %%, makespan %.9g (%s)\n", 100 * set->bubble, set->makespan,

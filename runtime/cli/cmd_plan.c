@@ -67,12 +67,16 @@ static json_t *step_json(const session *s, const plan *p, uint32_t i)
         json_object_set_new(json, "sequence", json_integer(step->seq));
         json_object_set_new(json, "bytes", json_integer((json_int_t)work->bytes));
     }
+    if (plan_is(step->kind, PLAN_COPY))
+        json_object_set_new(json, "bytes", json_integer((json_int_t)work->bytes));
     if (work->teams != IR_NONE)
         json_object_set_new(json, "teams", json_integer(work->teams));
     if (step->kind == PLAN_SEND || step->kind == PLAN_RECV)
         json_object_set_new(json, "peer_group", json_integer(work->peer_group));
     if (step->flags & PLAN_STEP_OVERLAP)
         json_object_set_new(json, "overlap", json_true());
+    if (step->flags & PLAN_STEP_RECOMPUTE)
+        json_object_set_new(json, "recompute", json_true());
     json_object_set_new(json, "place", place_json(s, plan_place_of(set, step)));
     return json;
 }
@@ -98,10 +102,11 @@ static json_t *plan_json(const session *s, const plan *p)
     for (uint32_t b = 0; b < p->n_buckets; b++)
         json_array_append_new(buckets, bucket_json(&p->buckets[b]));
     json_t *bytes =
-        json_pack("{s:I, s:I, s:I, s:I, s:I, s:I}", "parameters", (json_int_t)p->param_bytes,
+        json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "parameters", (json_int_t)p->param_bytes,
                   "gradients", (json_int_t)(p->opt_offset - p->grad_offset), "optimizer",
                   (json_int_t)p->opt_bytes, "data", (json_int_t)p->data_bytes, "activations",
-                  (json_int_t)p->act_bytes, "total", (json_int_t)p->total_bytes);
+                  (json_int_t)p->act_bytes, "total", (json_int_t)p->total_bytes, "host",
+                  (json_int_t)p->host_bytes);
     return json_pack("{s:i, s:o, s:s, s:o, s:b, s:o, s:o}", "group", (int)p->group, "ranks", ranks,
                      "row", set->row_text && set->row_text[p->group] ? set->row_text[p->group] : "",
                      "bytes", bytes, "dropless", (int)p->dropless, "buckets", buckets, "steps",

@@ -105,10 +105,13 @@ static json_t *sent_json(const launch_result *result, uint32_t n_ranks)
 static void print_done_json(const session *s, const launch_result *result)
 {
     uint32_t n = s->plans->n_ranks;
-    report_json(json_pack("{s:b, s:s, s:o, s:o, s:o}", "done", 1, "params_sha256",
+    report_json(json_pack("{s:b, s:s, s:o, s:o, s:o, s:o, s:o}", "done", 1, "params_sha256",
                           result->params_sha256, "peak_bytes",
                           bytes_json(result->measured_bytes, n), "planned_bytes",
-                          bytes_json(result->planned_bytes, n), "sent_bytes", sent_json(result, n)),
+                          bytes_json(result->planned_bytes, n), "host_bytes",
+                          bytes_json(result->measured_host_bytes, n), "planned_host_bytes",
+                          bytes_json(result->planned_host_bytes, n), "sent_bytes",
+                          sent_json(result, n)),
                 false);
 }
 
@@ -129,11 +132,19 @@ static void print_done(const session *s, const launch_result *result, const prog
     }
     if (isfinite(set->bubble))
         printf("bubble %.1f %% (%s)\n", 100 * set->bubble, report_settings_text());
-    printf("%-5s %14s %14s\n", "rank", "planned peak", "measured peak");
+    uint64_t any_host = 0;
+    for (uint32_t r = 0; r < set->n_ranks; r++)
+        any_host |= result->planned_host_bytes[r];
+    printf("%-5s %14s %14s%s\n", "rank", "planned peak", "measured peak",
+           any_host != 0 ? "   planned host  measured host" : "");
     for (uint32_t r = 0; r < set->n_ranks; r++) {
         bool is_measured = result->measured_bytes[r] != 0;
-        printf("%-5u %14s %14s\n", r, report_bytes(result->planned_bytes[r], planned),
+        printf("%-5u %14s %14s", r, report_bytes(result->planned_bytes[r], planned),
                is_measured ? report_bytes(result->measured_bytes[r], measured) : "-");
+        if (any_host != 0)
+            printf(" %14s %14s", report_bytes(result->planned_host_bytes[r], planned),
+                   is_measured ? report_bytes(result->measured_host_bytes[r], measured) : "-");
+        printf("\n");
     }
     printf("parameters sha256 %s\n", result->params_sha256[0] ? result->params_sha256 : "-");
 }

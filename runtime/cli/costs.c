@@ -15,9 +15,12 @@
 /* ---- Measuring ---------------------------------------------------------------------------------
  */
 
+/* What is measured of a chunk: its passes, and beside them those that run F again first. */
+enum { AGAIN = PPS_PASS_COUNT, N_WORK = 2 * PPS_PASS_COUNT };
+
 typedef struct sample {
     uint32_t chunk; /* of the model */
-    uint8_t pass;
+    uint8_t work;   /* pps_pass, or AGAIN + pps_pass */
     double seconds;
 } sample;
 
@@ -31,8 +34,8 @@ static int by_what(const void *a, const void *b)
     const sample *x = a, *y = b;
     if (x->chunk != y->chunk)
         return x->chunk < y->chunk ? -1 : 1;
-    if (x->pass != y->pass)
-        return x->pass < y->pass ? -1 : 1;
+    if (x->work != y->work)
+        return x->work < y->work ? -1 : 1;
     return x->seconds < y->seconds ? -1 : x->seconds > y->seconds;
 }
 
@@ -41,9 +44,17 @@ static const plan *plan_of(const plan_set *set, uint32_t rank)
     return &set->plans[set->rank_group[rank]];
 }
 
+/* Costs are without what `recompute` adds: where a pass never ran otherwise, without its F. */
+static void leave_out_again(double seconds[N_WORK])
+{
+    for (int pass = 0; pass < PPS_PASS_COUNT; pass++)
+        if (isnan(seconds[pass]) && !isnan(seconds[AGAIN + pass]))
+            seconds[pass] = fmax(seconds[AGAIN + pass] - seconds[PPS_PASS_F], 0);
+}
+
 /* seconds[chunk of the model][pass], NAN where nothing ran. */
 static pps_status measure_computes(const plan_set *set, exec_mark *const *marks,
-                                   double (*seconds)[PPS_PASS_COUNT])
+                                   double (*seconds)[N_WORK])
 {
     size_t n = 0, at = 0;
     for (uint32_t r = 0; r < set->n_ranks; r++)
@@ -52,24 +63,27 @@ static pps_status measure_computes(const plan_set *set, exec_mark *const *marks,
     if (!samples)
         return PPS_ERR_NOMEM;
     for (uint32_t c = 0; c < set->n_chunks; c++)
-        for (int pass = 0; pass < PPS_PASS_COUNT; pass++)
-            seconds[c][pass] = NAN;
+        for (int work = 0; work < N_WORK; work++)
+            seconds[c][work] = NAN;
     for (uint32_t r = 0; r < set->n_ranks; r++)
         for (uint32_t i = 0; i < plan_of(set, r)->n_steps; i++) {
             const plan_step *s = &plan_of(set, r)->steps[i];
             double ns = (double)(marks[r][i].end_ns - marks[r][i].begin_ns);
+            int again = s->flags & PLAN_STEP_RECOMPUTE ? AGAIN : 0;
             if (s->kind == PLAN_COMPUTE)
-                samples[at++] =
-                    (sample){set->chunk_model[plan_work_of(set, s)->chunk], s->pass, ns * 1e-9};
+                samples[at++] = (sample){set->chunk_model[plan_work_of(set, s)->chunk],
+                                         (uint8_t)(again + s->pass), ns * 1e-9};
         }
     qsort(samples, at, sizeof *samples, by_what);
     for (size_t begin = 0, end; begin < at; begin = end) {
         for (end = begin; end < at && samples[end].chunk == samples[begin].chunk &&
-                          samples[end].pass == samples[begin].pass;)
+                          samples[end].work == samples[begin].work;)
             end++;
-        seconds[samples[begin].chunk][samples[begin].pass] = samples[(begin + end) / 2].seconds;
+        seconds[samples[begin].chunk][samples[begin].work] = samples[(begin + end) / 2].seconds;
     }
     free(samples);
+    for (uint32_t c = 0; c < set->n_chunks; c++)
+        leave_out_again(seconds[c]);
     return PPS_OK;
 }
 
@@ -107,16 +121,30 @@ static pps_status measure_links(const plan_set *set, exec_mark *const *marks, pa
     return PPS_OK;
 }
 
-/* FLOPs of a chunk's pass, whatever runs it. */
-static double flops_of(const plan_set *set, uint32_t chunk, pps_pass pass)
+static bool runs_again(const plan_set *set, const plan_program *p)
 {
-    for (uint32_t i = 0; i < set->n_programs; i++)
-        if (set->chunk_model[set->programs[i].chunk] == chunk && set->programs[i].pass == pass)
-            return set->programs[i].flops;
-    return 0;
+    for (uint32_t i = p->kernels; i < p->kernels + p->n_kernels; i++)
+        if (p->pass != PPS_PASS_F && set->kernels[i].op != PLAN_KERNEL_SUM &&
+            set->kernels[i].phase == IR_PHASE_F)
+            return true;
+    return false;
 }
 
-static json_t *chunk_json(const plan_set *set, uint32_t chunk, const double seconds[PPS_PASS_COUNT])
+/* FLOPs of a chunk's pass, whatever runs it; the least, if kernels of F run again in some. */
+static double flops_of(const plan_set *set, uint32_t chunk, pps_pass pass)
+{
+    double least = INFINITY;
+    for (uint32_t i = 0; i < set->n_programs; i++) {
+        const plan_program *p = &set->programs[i];
+        if (set->chunk_model[p->chunk] != chunk || p->pass != pass)
+            continue;
+        double again = runs_again(set, p) ? flops_of(set, chunk, PPS_PASS_F) : 0;
+        least = fmin(least, fmax(p->flops - again, 0));
+    }
+    return isfinite(least) ? least : 0;
+}
+
+static json_t *chunk_json(const plan_set *set, uint32_t chunk, const double seconds[N_WORK])
 {
     double bi = seconds[PPS_PASS_BI], bw = seconds[PPS_PASS_BW];
     if (!isnan(seconds[PPS_PASS_B]) && isnan(bi)) {
@@ -133,7 +161,7 @@ pps_status costs_write(pps_state *st, const plan_set *set, exec_mark *const *mar
                        const char *path)
 {
     pass_machine links = {.latency = -1, .bytes = -1};
-    double(*seconds)[PPS_PASS_COUNT] = malloc(((size_t)set->n_chunks + 1) * sizeof *seconds);
+    double(*seconds)[N_WORK] = malloc(((size_t)set->n_chunks + 1) * sizeof *seconds);
     pps_status status = seconds ? measure_computes(set, marks, seconds) : PPS_ERR_NOMEM;
     if (status == PPS_OK)
         status = measure_links(set, marks, &links);

@@ -20,7 +20,8 @@ typedef struct costs { /* owns what `machine` points to; costs_done */
 /* From the marks of one step (marks[r]: rank r's): the median over ranks and microbatches of every
  * chunk's passes; a communication lasts from when its last rank came to its end, the shortest is
  * the latency, and the bytes of all take what they last beyond that. A backward that ran whole is
- * divided between its halves as their FLOPs are. E0974, E0978. */
+ * divided between its halves as their FLOPs are; one that ran F again counts without that.
+ * E0974, E0978. */
 pps_status costs_write(pps_state *st, const plan_set *set, exec_mark *const *marks,
                        const char *path);
 /* E0979: the file cannot be read, or is not as above. `ret` is released with costs_done either way.

@@ -42,6 +42,7 @@ static const char *const kind_names[] = {
     [COLL_ALL_REDUCE] = "all-reduce",
     [COLL_COUNTS] = "counts",
     [COLL_ALL_TO_ALL] = "all-to-all",
+    [COLL_SHIFT] = "shift",
     [COLL_REDUCE_SCATTER] = "reduce-scatter",
     [COLL_ALL_GATHER] = "all-gather",
 };
@@ -75,6 +76,7 @@ static void publish(coll_rank *r, const coll_op *op, uint32_t peer, coll_entry *
     e->experts = op->experts;
     e->width = op->width;
     e->group_size = op->group_size;
+    e->shift = op->shift;
     e->kind = (uint8_t)op->kind;
     e->flags = (uint8_t)op->flags;
     atomic_store_explicit(&e->ready, ticket + 1, memory_order_release);
@@ -112,7 +114,7 @@ static pps_status match(coll_rank *r, const coll_op *op, const coll_entry *e, ui
                  e->seq == op->seq && e->group_size == op->group_size;
     /* ALL_TO_ALL's bytes are each rank's own room */
     equal = equal && (kind == COLL_ALL_TO_ALL || e->bytes == op->bytes);
-    equal = equal && e->experts == op->experts && e->width == op->width;
+    equal = equal && e->experts == op->experts && e->width == op->width && e->shift == op->shift;
     if (equal)
         return PPS_OK;
     snprintf(
@@ -230,11 +232,27 @@ static pps_status pull_rows_back(coll_rank *r, coll_op *op, const coll_entry *e,
     return PPS_OK;
 }
 
+/* Of all peers one has what is for us. */
+static pps_status pull_shifted(coll_rank *r, coll_op *op, const coll_entry *e, uint32_t index)
+{
+    uint32_t n = op->group_size;
+    uint32_t source = (op->group_index + (op->flags & COLL_RETURN ? op->shift : n - op->shift)) % n;
+    if (index != source || op->bytes == 0)
+        return PPS_OK;
+    const char *from = peer_data(r, e, op->group[index], 0, op->bytes);
+    if (!from)
+        return PPS_ERR_COLL;
+    memcpy(op->recv, from, op->bytes);
+    return PPS_OK;
+}
+
 static pps_status pull(coll_rank *r, coll_op *op, const coll_entry *e, uint32_t index)
 {
     if (op->kind == COLL_ALL_TO_ALL)
         return op->flags & COLL_RETURN ? pull_rows_back(r, op, e, index)
                                        : pull_rows_out(r, op, e, index);
+    if (op->kind == COLL_SHIFT)
+        return pull_shifted(r, op, e, index);
     uint64_t bytes = op->kind == COLL_ALL_GATHER ? op->bytes / op->group_size
                                                  : (uint64_t)op->experts * sizeof(int32_t);
     const char *from = e ? peer_data(r, e, op->group[index], 0, bytes) : op->send;
@@ -503,6 +521,12 @@ static pps_status check_collective(coll_rank *r, coll_op *op)
         if (!in_arena(r, op->send, 0) || !in_arena(r, op->recv, op->bytes) || !op->counts)
             return PPS_ERR_ARG;
         return measure_rows(op);
+    case COLL_SHIFT:
+        if (op->shift == 0 || op->shift >= op->group_size || !in_arena(r, op->send, op->bytes) ||
+            !in_arena(r, op->recv, op->bytes))
+            return PPS_ERR_ARG;
+        op->sent_bytes = op->bytes;
+        return PPS_OK;
     case COLL_SEND:
     case COLL_RECV:
         break;
@@ -539,7 +563,8 @@ pps_status coll_start(coll_rank *r, coll_op *op)
     void *data = op->kind == COLL_SEND ? op->send : op->recv;
     if (op->peer >= r->world->n_ranks || (op->bytes && !in_arena(r, data, op->bytes)))
         return PPS_ERR_ARG;
-    op->group_size = op->experts = op->width = 0; /* what a send does not have must compare equal */
+    op->group_size = op->experts = op->width = op->shift =
+        0; /* what a send does not have must compare equal */
     uint32_t lane = op->peer * r->world->channels + op->channel;
     op->aux[AUX_TICKET] = op->kind == COLL_SEND ? r->out[lane]++ : r->in[lane]++;
     op->state = STATE_PUBLISH;
@@ -568,6 +593,7 @@ pps_status coll_poll(coll_rank *r, coll_op *op, bool *ret_done)
         case COLL_ALL_GATHER:
         case COLL_COUNTS:
         case COLL_ALL_TO_ALL:
+        case COLL_SHIFT:
             PPS_TRY(poll_collective(r, op, &done));
             break;
         }

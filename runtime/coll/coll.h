@@ -44,11 +44,12 @@ typedef enum coll_kind {
     COLL_ALL_REDUCE,
     COLL_COUNTS,
     COLL_ALL_TO_ALL,
+    COLL_SHIFT,
     COLL_REDUCE_SCATTER,
     COLL_ALL_GATHER
 } coll_kind;
 enum {
-    COLL_RETURN = 1, /* ALL_TO_ALL */
+    COLL_RETURN = 1, /* ALL_TO_ALL, SHIFT */
     COLL_ADD = 2,    /* REDUCE_SCATTER: added to what is at `recv` */
 };
 
@@ -64,15 +65,17 @@ typedef struct coll_op {
     /* all pointers lie in this rank's arena */
     void *
         send; /* SEND: data; ALL_REDUCE: in place; COUNTS: int32 [experts]; ALL_TO_ALL: rows sent;
-               * REDUCE_SCATTER: all slices; ALL_GATHER: this rank's */
+               * REDUCE_SCATTER: all slices; ALL_GATHER: this rank's; SHIFT: data, apart from `recv` */
     void *recv; /* RECV, ALL_TO_ALL: rows received; COUNTS: int32 [group_size][experts];
                  * REDUCE_SCATTER: this rank's slice; ALL_GATHER: all slices */
     const int32_t
         *counts; /* ALL_TO_ALL: [group_size][experts]: rows each rank has for each expert */
+    uint32_t shift;   /* SHIFT: from the rank that many places before in the group; with
+                       * COLL_RETURN after */
     uint32_t experts; /* rank i owns experts [i*E/n, (i+1)*E/n) */
     uint32_t width;   /* ALL_TO_ALL: bytes of a row; REDUCE_SCATTER, ALL_GATHER: of one rank's piece
                        * where slices lie in pieces, [pieces][group_size][width]; 0: in one */
-    uint64_t bytes; /* SEND, RECV, ALL_REDUCE; ALL_TO_ALL: room at `recv`; REDUCE_SCATTER, ALL_GATHER: of
+    uint64_t bytes; /* SEND, RECV, SHIFT, ALL_REDUCE; ALL_TO_ALL: room at `recv`; REDUCE_SCATTER, ALL_GATHER: of
                      * all slices, which are equal and follow each other in group order */
     uint64_t sent_bytes;     /* out: bytes that left this rank (to others, not to itself) */
     /* private */

@@ -33,7 +33,7 @@ typedef struct coll_entry {
     _Atomic uint64_t reduced; /* by src, ALL_REDUCE: ticket + 1 once its slice is summed */
     uint64_t epoch, bytes;
     uint64_t offset; /* of src's data, from the segment's begin */
-    uint32_t seq, experts, width, group_size;
+    uint32_t seq, experts, width, group_size, shift;
     uint8_t kind, flags;
     _Alignas(64) _Atomic uint64_t done; /* by dst: ticket + 1 */
 } coll_entry;

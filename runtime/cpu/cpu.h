@@ -13,6 +13,7 @@
 
 typedef struct cpu_context {
     uint32_t team_index; /* in the kernel's teams: which share of an op with ep > 1 is its own */
+    uint32_t part;       /* of every sequence, where attrs.parts > 1 */
     const struct cpu_blas *blas; /* NULL: plain products */
     uint32_t slice; /* of the microbatch's sequences: its first position is slice * k->T */
     uint64_t *dropped;           /* ROUTER in F adds the choices that it dropped, or NULL */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * cpu_attention.c: ROPE, causal grouped-query ATTENTION, and ATTENTION_SLICE, the same for one
- * slice of the sequences, which also sees all keys of the slices before it.
+ * cpu_attention.c: causal grouped-query ATTENTION, whole, of one slice of the sequences, and in
+ * parts.
  *
  * Scores exist only as tiles of Q_BLOCK queries by S_BLOCK keys, on the stack:
  *
@@ -14,46 +14,17 @@
  * Forward keeps a running maximum and sum per query and rescales what it has when the maximum
  * grows. Tiles begin at multiples of their size, so what a query sees does not depend on T or B.
  * Backward makes the probabilities again from the saved log-sum-exp: P = exp(S - lse), dV = P^T dO,
- * dS = P (dO V^T - sum(dO O)), dQ = scale dS K, dK = scale dS^T Q Neither needs the workspace
+ * dS = P (dO V^T - sum(dO O)), dQ = scale dS K, dK = scale dS^T Q. Neither needs the workspace
  * operand.
+ *
+ * ATTENTION_SLICE is the same for one slice, which also sees all keys of the slices before it.
+ *
+ * ATTENTION_PART is one round of the same: the running state comes in and goes out as tensors, and
+ * queries and keys are each two blocks of consecutive positions (kernels.h: cpu_place), so a round
+ * is four pairs of blocks, each seen whole, along its diagonal, or not at all. Its backward needs
+ * the log-sum-exp and sum(dO O) of the whole row, which the last round's end hands to all of them.
  */
 #include "runtime/cpu/lanes.h"
-
-/* Turn each head's halves (x1, x2) by `sign` times its position's angles; row 0 is at `first`. */
-static void rotate(const plan_kernel *k, size_t first, const cpu_real *in, cpu_real *out, int sign)
-{
-    size_t dim = k->attrs.head_dim, half = dim / 2, width = k->n_in;
-    for (size_t j = 0; j < half; ++j) {
-        double rate = pow(k->attrs.theta, -2.0 * (double)j / (double)dim);
-        for (size_t t = 0; t < k->T; ++t) {
-            double angle = (double)(first + t) * rate;
-            cpu_real c = (cpu_real)cos(angle), s = (cpu_real)sin(angle);
-            s *= (cpu_real)sign;
-            for (size_t b = 0; b < k->B; ++b)
-                for (size_t h = 0; h < width; h += dim) {
-                    size_t i = (b * k->T + t) * width + h + j;
-                    cpu_real x1 = in[i], x2 = in[i + half];
-                    out[i] = x1 * c - x2 * s;
-                    out[i + half] = x2 * c + x1 * s;
-                }
-        }
-    }
-}
-
-/* i0 o0 */
-CPU_KERNEL(rope_f)
-{
-    rotate(k, (size_t)cx->slice * k->T, p[0], p[1], 1);
-    return PPS_OK;
-}
-
-/* d0 x0 */
-CPU_KERNEL(rope_bi)
-{
-    if (p[1] != NULL)
-        rotate(k, (size_t)cx->slice * k->T, p[0], p[1], -1);
-    return PPS_OK;
-}
 
 enum { Q_BLOCK = 32, S_BLOCK = 64 };
 
@@ -81,49 +52,74 @@ static size_t least(size_t a, size_t b)
     return a < b ? a : b;
 }
 
-/* How many of the tile's `columns` keys from s0 on the query at position t sees. */
-static size_t visible(size_t t, size_t s0, size_t columns)
+/* Consecutive queries and keys of one head. The query at t0 sees `ahead` keys from s0 on, the next
+ * one more. */
+typedef struct span_pair {
+    size_t t0, rows, s0, keys, ahead;
+} span_pair;
+
+/* How many of the tile's `columns` keys from the span's key number `s` on query number i sees. */
+static size_t visible(const span_pair *a, size_t i, size_t s, size_t columns)
 {
-    return t < s0 ? 0 : least(t - s0 + 1, columns);
+    size_t n = a->ahead + i;
+    return n <= s ? 0 : least(n - s, columns);
 }
 
-typedef struct running { /* softmax of some queries over the keys seen so far */
+/* Keys that some query of the span sees. */
+static size_t seen(const span_pair *a)
+{
+    return a->ahead + a->rows <= 1 ? 0 : least(a->ahead + a->rows - 1, a->keys);
+}
+
+typedef struct running { /* per query of a tile: greatest score, and sum of exp(score - greatest) */
     cpu_real top[Q_BLOCK], total[Q_BLOCK];
 } running;
 
-/* Queries [t0, t0 + rows) of one head see `columns` keys from s0 on, of which those of their own
- * slice
- * (`causal`) may lie ahead of them. */
-static void see_keys(const plan_kernel *k, head at, size_t t0, size_t rows, size_t s0,
-                     size_t columns, bool causal, const cpu_real *query, const cpu_real *key,
-                     const cpu_real *value, cpu_real *o, running *r)
+/* Add what the queries see among these keys to `o`, their first row, and to the running state. */
+static void attend(const plan_kernel *k, head at, const span_pair *a, void *const *p, cpu_real *o,
+                   running *run)
 {
-    size_t dim = k->attrs.head_dim;
+    size_t dim = k->attrs.head_dim, n_seen = seen(a);
     cpu_real scale = 1 / (cpu_real)sqrt((double)dim);
     score_tile score;
-    CPU_FN(product)
-    (NULL, CPU_NT, rows, columns, dim, query + at.q + t0 * at.o_row, at.o_row,
-     key + at.kv + s0 * at.kv_row, at.kv_row, score.at[0], S_BLOCK);
-    for (size_t i = 0; i < rows; ++i) {
-        size_t n = causal ? visible(t0 + i, s0, columns) : columns;
-        memset(score.at[i] + n, 0, (columns - n) * sizeof *o);
-        if (n == 0)
-            continue;
-        for (size_t s = 0; s < n; ++s)
-            score.at[i][s] *= scale;
-        cpu_real greatest = cpu_greatest(score.at[i], n);
-        if (greatest > r->top[i]) {
-            cpu_real shrink = cpu_exp(r->top[i] - greatest);
-            r->total[i] *= shrink;
-            for (size_t j = 0; j < dim; ++j)
-                o[i * at.o_row + j] *= shrink;
-            r->top[i] = greatest;
+    const cpu_real *query = (const cpu_real *)p[0] + at.q + a->t0 * at.o_row;
+    const cpu_real *key = (const cpu_real *)p[1] + at.kv + a->s0 * at.kv_row;
+    const cpu_real *value = (const cpu_real *)p[2] + at.kv + a->s0 * at.kv_row;
+    for (size_t s0 = 0; s0 < n_seen; s0 += S_BLOCK) {
+        size_t columns = least(S_BLOCK, n_seen - s0);
+        CPU_FN(product)
+        (NULL, CPU_NT, a->rows, columns, dim, query, at.o_row, key + s0 * at.kv_row, at.kv_row,
+         score.at[0], S_BLOCK);
+        for (size_t i = 0; i < a->rows; ++i) {
+            size_t n = visible(a, i, s0, columns);
+            memset(score.at[i] + n, 0, (columns - n) * sizeof *o);
+            if (n == 0)
+                continue;
+            for (size_t s = 0; s < n; ++s)
+                score.at[i][s] *= scale;
+            cpu_real greatest = cpu_greatest(score.at[i], n);
+            if (greatest > run->top[i]) {
+                cpu_real shrink = cpu_exp(run->top[i] - greatest);
+                run->total[i] *= shrink;
+                for (size_t j = 0; j < dim; ++j)
+                    o[i * at.o_row + j] *= shrink;
+                run->top[i] = greatest;
+            }
+            run->total[i] += cpu_exp_total(score.at[i], n, run->top[i], score.at[i]);
         }
-        r->total[i] += cpu_exp_total(score.at[i], n, r->top[i], score.at[i]);
+        CPU_FN(product)
+        (NULL, CPU_NN_ADD, a->rows, dim, columns, score.at[0], S_BLOCK, value + s0 * at.kv_row,
+         at.kv_row, o, at.o_row);
     }
-    CPU_FN(product)
-    (NULL, CPU_NN_ADD, rows, dim, columns, score.at[0], S_BLOCK, value + at.kv + s0 * at.kv_row,
-     at.kv_row, o, at.o_row);
+}
+
+static void start(head at, size_t rows, size_t dim, cpu_real *o, running *run)
+{
+    for (size_t i = 0; i < rows; ++i) {
+        run->top[i] = -(cpu_real)INFINITY;
+        run->total[i] = 0;
+        memset(o + i * at.o_row, 0, dim * sizeof *o);
+    }
 }
 
 /* Elements of one slice's keys. */
@@ -132,42 +128,38 @@ static size_t slice_elems(const plan_kernel *k)
     return cpu_positions(k) * k->attrs.kv_heads * k->attrs.head_dim;
 }
 
-/* Queries [t0, t0 + rows) of one head, whose slice is the one after `before` others: keys and
- * values of those lie first. `lse` has one element per (t, head), `heads` apart. */
-static void attend(const plan_kernel *k, head at, size_t before, size_t t0, size_t rows,
-                   const cpu_real *query, const cpu_real *key, const cpu_real *value, cpu_real *out,
-                   cpu_real *lse)
+/* What queries [t0, t0 + rows) see of the keys of slice number `slice`, their own being `last`. */
+static span_pair slice_span(const plan_kernel *k, size_t slice, size_t last, size_t t0, size_t rows)
 {
-    size_t dim = k->attrs.head_dim;
-    running r;
-    cpu_real *o = out + at.q + t0 * at.o_row;
-    for (size_t i = 0; i < rows; ++i) {
-        r.top[i] = -(cpu_real)INFINITY;
-        r.total[i] = 0;
-        memset(o + i * at.o_row, 0, dim * sizeof *o);
-    }
-    for (size_t slice = 0; slice <= before; ++slice) {
-        size_t end = slice < before ? k->T : t0 + rows, begin = slice * slice_elems(k);
-        for (size_t s0 = 0; s0 < end; s0 += S_BLOCK)
-            see_keys(k, at, t0, rows, s0, least(S_BLOCK, end - s0), slice == before, query,
-                     key + begin, value + begin, o, &r);
-    }
-    for (size_t i = 0; i < rows; ++i) {
-        for (size_t j = 0; j < dim; ++j)
-            o[i * at.o_row + j] /= r.total[i];
-        lse[i * k->attrs.heads] = r.top[i] + (cpu_real)log(r.total[i]);
-    }
+    return (span_pair){t0, rows, 0, k->T, slice < last ? k->T : t0 + 1};
 }
 
-static void attend_all(const plan_kernel *k, size_t before, const cpu_real *query,
-                       const cpu_real *key, const cpu_real *value, cpu_real *out, cpu_real *lse)
+/* All queries of slice number `last`: keys and values of the slices up to it lie one after the
+ * other. */
+static void attend_all(const plan_kernel *k, size_t last, void *query, cpu_real *key,
+                       cpu_real *value, cpu_real *out, cpu_real *lse)
 {
-    size_t heads = k->attrs.heads;
+    size_t heads = k->attrs.heads, dim = k->attrs.head_dim, elems = slice_elems(k);
+    running run;
     for (size_t b = 0; b < k->B; ++b)
         for (size_t h = 0; h < heads; ++h)
-            for (size_t t0 = 0; t0 < k->T; t0 += Q_BLOCK)
-                attend(k, find_head(k, b, h), before, t0, least(Q_BLOCK, k->T - t0), query, key,
-                       value, out, lse + (b * k->T + t0) * heads + h);
+            for (size_t t0 = 0; t0 < k->T; t0 += Q_BLOCK) {
+                size_t rows = least(Q_BLOCK, k->T - t0);
+                head at = find_head(k, b, h);
+                cpu_real *o = out + at.q + t0 * at.o_row;
+                cpu_real *ends = lse + (b * k->T + t0) * heads + h;
+                start(at, rows, dim, o, &run);
+                for (size_t slice = 0; slice <= last; ++slice) {
+                    span_pair a = slice_span(k, slice, last, t0, rows);
+                    void *const p[] = {query, key + slice * elems, value + slice * elems};
+                    attend(k, at, &a, p, o, &run);
+                }
+                for (size_t i = 0; i < rows; ++i) {
+                    for (size_t j = 0; j < dim; ++j)
+                        o[i * at.o_row + j] /= run.total[i];
+                    ends[i * heads] = run.top[i] + (cpu_real)log(run.total[i]);
+                }
+            }
 }
 
 /* i0 i1 i2 o0 s0 */
@@ -188,7 +180,7 @@ CPU_KERNEL(attention_slice_f)
     return PPS_OK;
 }
 
-/* score: P, of which `visible` entries count; d_prob: dO V^T on entry, scale * dS on return. */
+/* score: P, of which n entries count; d_prob: dO V^T on entry, scale * dS on return. */
 static void score_gradient(score_tile *score, score_tile *d_prob, size_t i, size_t n,
                            size_t columns, cpu_real scale, cpu_real lse, cpu_real d_total)
 {
@@ -201,85 +193,93 @@ static void score_gradient(score_tile *score, score_tile *d_prob, size_t i, size
     memset(ds + n, 0, (columns - n) * sizeof *ds);
 }
 
-typedef struct back { /* operands of the backward; gradients that nobody wants are NULL */
-    const cpu_real *query, *key, *value, *out, *lse, *d_out;
-    cpu_real *d_query, *d_key, *d_value;
-} back;
+typedef struct row_end { /* per query of a tile: log-sum-exp, and sum(dO O) */
+    cpu_real lse[Q_BLOCK], d_total[Q_BLOCK];
+} row_end;
 
-/* Queries [t0, t0 + rows) of one head and `columns` keys from s0 on, which begin `kv` elements into
- * keys and values; d_total: dO O of each query. */
-static void see_keys_back(const plan_kernel *k, head at, const back *p, size_t t0, size_t rows,
-                          size_t s0, size_t columns, bool causal, size_t kv,
-                          const cpu_real *d_total)
+/* Add the gradients of these queries and keys; x: of q, k, v, NULL where nobody wants one. */
+static void attend_back(const plan_kernel *k, head at, const span_pair *a, void *const *p,
+                        const cpu_real *d_out, void *const *x, const row_end *end)
 {
-    size_t dim = k->attrs.head_dim, q_at = at.q + t0 * at.o_row, heads = k->attrs.heads;
+    size_t dim = k->attrs.head_dim, q_at = at.q + a->t0 * at.o_row, n_seen = seen(a);
     cpu_real scale = 1 / (cpu_real)sqrt((double)dim);
-    const cpu_real *query = p->query + q_at, *d_out = p->d_out + q_at;
-    const cpu_real *lse = p->lse + t0 * heads;
+    const cpu_real *query = (const cpu_real *)p[0] + q_at;
     score_tile score, d_prob;
-    CPU_FN(product)
-    (NULL, CPU_NT, rows, columns, dim, query, at.o_row, p->key + kv, at.kv_row, score.at[0],
-     S_BLOCK);
-    CPU_FN(product)
-    (NULL, CPU_NT, rows, columns, dim, d_out, at.o_row, p->value + kv, at.kv_row, d_prob.at[0],
-     S_BLOCK);
-    for (size_t i = 0; i < rows; ++i)
-        score_gradient(&score, &d_prob, i, causal ? visible(t0 + i, s0, columns) : columns, columns,
-                       scale, lse[i * heads], d_total[i]);
-    if (p->d_query != NULL)
+    d_out += q_at;
+    for (size_t s0 = 0; s0 < n_seen; s0 += S_BLOCK) {
+        size_t columns = least(S_BLOCK, n_seen - s0);
+        size_t kv_at = at.kv + (a->s0 + s0) * at.kv_row;
+        const cpu_real *key = (const cpu_real *)p[1] + kv_at;
+        const cpu_real *value = (const cpu_real *)p[2] + kv_at;
         CPU_FN(product)
-    (NULL, CPU_NN_ADD, rows, dim, columns, d_prob.at[0], S_BLOCK, p->key + kv, at.kv_row,
-     p->d_query + q_at, at.o_row);
-    if (p->d_key != NULL)
+        (NULL, CPU_NT, a->rows, columns, dim, query, at.o_row, key, at.kv_row, score.at[0],
+         S_BLOCK);
         CPU_FN(product)
-    (NULL, CPU_TN_ADD, columns, dim, rows, d_prob.at[0], S_BLOCK, query, at.o_row, p->d_key + kv,
-     at.kv_row);
-    if (p->d_value != NULL)
-        CPU_FN(product)
-    (NULL, CPU_TN_ADD, columns, dim, rows, score.at[0], S_BLOCK, d_out, at.o_row, p->d_value + kv,
-     at.kv_row);
-}
-
-static void attend_back(const plan_kernel *k, head at, const back *p, size_t before, size_t t0,
-                        size_t rows)
-{
-    size_t dim = k->attrs.head_dim;
-    const cpu_real *d_out = p->d_out + at.q + t0 * at.o_row, *out = p->out + at.q + t0 * at.o_row;
-    cpu_real d_total[Q_BLOCK];
-    for (size_t i = 0; i < rows; ++i)
-        d_total[i] = cpu_dot(d_out + i * at.o_row, out + i * at.o_row, dim);
-    for (size_t slice = 0; slice <= before; ++slice) {
-        size_t end = slice < before ? k->T : t0 + rows;
-        size_t begin = slice * slice_elems(k) + at.kv;
-        for (size_t s0 = 0; s0 < end; s0 += S_BLOCK)
-            see_keys_back(k, at, p, t0, rows, s0, least(S_BLOCK, end - s0), slice == before,
-                          begin + s0 * at.kv_row, d_total);
+        (NULL, CPU_NT, a->rows, columns, dim, d_out, at.o_row, value, at.kv_row, d_prob.at[0],
+         S_BLOCK);
+        for (size_t i = 0; i < a->rows; ++i)
+            score_gradient(&score, &d_prob, i, visible(a, i, s0, columns), columns, scale,
+                           end->lse[i], end->d_total[i]);
+        if (x[0] != NULL)
+            CPU_FN(product)
+        (NULL, CPU_NN_ADD, a->rows, dim, columns, d_prob.at[0], S_BLOCK, key, at.kv_row,
+         (cpu_real *)x[0] + q_at, at.o_row);
+        if (x[1] != NULL)
+            CPU_FN(product)
+        (NULL, CPU_TN_ADD, columns, dim, a->rows, d_prob.at[0], S_BLOCK, query, at.o_row,
+         (cpu_real *)x[1] + kv_at, at.kv_row);
+        if (x[2] != NULL)
+            CPU_FN(product)
+        (NULL, CPU_TN_ADD, columns, dim, a->rows, score.at[0], S_BLOCK, d_out, at.o_row,
+         (cpu_real *)x[2] + kv_at, at.kv_row);
     }
 }
 
-/* Gradients of the slices up to this one, whose queries' gradient is cleared first. */
-static void attend_back_all(const plan_kernel *k, const back *p, size_t before)
+/* Of q, k and v. */
+static void clear_gradients(const plan_kernel *k, void *const *x)
 {
-    size_t heads = k->attrs.heads;
-    if (p->d_query != NULL)
-        memset(p->d_query, 0, cpu_positions(k) * heads * k->attrs.head_dim * sizeof(cpu_real));
+    for (size_t i = 0; i < 3; ++i)
+        if (x[i] != NULL)
+            memset(x[i], 0,
+                   cpu_positions(k) * (i == 0 ? k->attrs.heads : k->attrs.kv_heads) *
+                       k->attrs.head_dim * sizeof(cpu_real));
+}
+
+/* Add the gradients of all queries of slice number `last` and of the slices up to it; p: q, keys,
+ * values; x: their gradients, NULL where nobody wants one. */
+static void attend_back_all(const plan_kernel *k, size_t last, cpu_real *const *p,
+                            const cpu_real *out, const cpu_real *lse, const cpu_real *d_out,
+                            cpu_real *const *x)
+{
+    size_t heads = k->attrs.heads, dim = k->attrs.head_dim, elems = slice_elems(k);
+    row_end end;
     for (size_t b = 0; b < k->B; ++b)
-        for (size_t h = 0; h < heads; ++h) {
-            back of_head = *p;
-            of_head.lse += b * k->T * heads + h;
-            for (size_t t0 = 0; t0 < k->T; t0 += Q_BLOCK)
-                attend_back(k, find_head(k, b, h), &of_head, before, t0, least(Q_BLOCK, k->T - t0));
-        }
+        for (size_t h = 0; h < heads; ++h)
+            for (size_t t0 = 0; t0 < k->T; t0 += Q_BLOCK) {
+                size_t rows = least(Q_BLOCK, k->T - t0);
+                head at = find_head(k, b, h);
+                for (size_t i = 0; i < rows; ++i) {
+                    size_t row = at.q + (t0 + i) * at.o_row;
+                    end.lse[i] = lse[(b * k->T + t0 + i) * heads + h];
+                    end.d_total[i] = cpu_dot(d_out + row, out + row, dim);
+                }
+                for (size_t slice = 0; slice <= last; ++slice) {
+                    span_pair a = slice_span(k, slice, last, t0, rows);
+                    size_t from = slice * elems;
+                    void *const of[] = {p[0], p[1] + from, p[2] + from};
+                    void *const to[] = {x[0], x[1] != NULL ? x[1] + from : NULL,
+                                        x[2] != NULL ? x[2] + from : NULL};
+                    attend_back(k, at, &a, of, d_out, to, &end);
+                }
+            }
 }
 
 /* i0 i1 i2 o0 s0 d0 x0 x1 x2 */
 CPU_KERNEL(attention_bi)
 {
-    const back operands = {p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7], p[8]};
-    for (size_t i = 7; i <= 8; ++i)
-        if (p[i] != NULL)
-            memset(p[i], 0, slice_elems(k) * sizeof(cpu_real));
-    attend_back_all(k, &operands, 0);
+    cpu_real *const of[] = {p[0], p[1], p[2]}, *const to[] = {p[6], p[7], p[8]};
+    clear_gradients(k, p + 6);
+    attend_back_all(k, 0, of, p[3], p[4], p[5], to);
     return PPS_OK;
 }
 
@@ -287,13 +287,144 @@ CPU_KERNEL(attention_bi)
 CPU_KERNEL(attention_slice_bi)
 {
     size_t elems = slice_elems(k), all = k->slices * elems;
-    const cpu_real *key = p[3];
-    cpu_real *d_key = p[8];
-    const back operands = {p[0], key, key + all, p[1], p[2], p[4], p[5], d_key, d_key + all};
+    cpu_real *key = p[3], *d_key = p[8];
+    cpu_real *const of[] = {p[0], key, key + all}, *const to[] = {p[5], d_key, d_key + all};
+    void *const own[] = {p[5], NULL, NULL};
+    clear_gradients(k, own);
     if (cx->slice + 1 == k->slices)
         memset(d_key, 0, 2 * all * sizeof *d_key);
-    attend_back_all(k, &operands, cx->slice);
+    attend_back_all(k, cx->slice, of, p[1], p[2], p[4], to);
     cpu_copy(p[6], d_key + cx->slice * elems, elems);
     cpu_copy(p[7], d_key + all + cx->slice * elems, elems);
+    return PPS_OK;
+}
+
+/* ---- parts -----------------------------------------------------------------------------------
+ */
+
+/* The pairs of blocks of a round in which some query sees some key, in local positions. */
+typedef struct block_pair {
+    size_t t0, s0;
+    bool diagonal; /* the same block: else every query sees every key */
+} block_pair;
+
+static size_t find_pairs(const plan_kernel *k, const cpu_context *cx, block_pair ret[4])
+{
+    uint32_t parts = k->attrs.parts, owner = (cx->part + parts - k->attrs.shift) % parts;
+    uint32_t mine[2] = {cx->part, 2 * parts - 1 - cx->part};
+    uint32_t theirs[2] = {owner, 2 * parts - 1 - owner};
+    size_t n = 0, block = k->T / 2;
+    for (size_t i = 0; i < 2; ++i)
+        for (size_t j = 0; j < 2; ++j)
+            if (theirs[j] <= mine[i])
+                ret[n++] = (block_pair){i * block, j * block, theirs[j] == mine[i]};
+    return n;
+}
+
+/* The keys' block as queries [t0, t0 + rows) of the pair see it. */
+static span_pair pair_span(const plan_kernel *k, const block_pair *b, size_t t0, size_t rows)
+{
+    size_t block = k->T / 2;
+    return (span_pair){t0, rows, b->s0, block, b->diagonal ? t0 - b->t0 + 1 : block};
+}
+
+/* One tile of queries, [t0, t0 + rows) of the block that begins at `block`. */
+static void part_tile(const plan_kernel *k, head at, const block_pair *pairs, size_t n_pairs,
+                      size_t block, size_t t0, size_t rows, void *const *p, cpu_real *stats)
+{
+    size_t heads = k->attrs.heads, dim = k->attrs.head_dim;
+    cpu_real *o = (cpu_real *)p[3] + at.q + t0 * at.o_row;
+    running run;
+    start(at, rows, dim, o, &run);
+    if (k->attrs.shift > 0) { /* go on from the round before */
+        const cpu_real *before = (const cpu_real *)p[5] + (o - (cpu_real *)p[3]);
+        const cpu_real *was = (const cpu_real *)p[6] + (stats - (cpu_real *)p[4]);
+        for (size_t i = 0; i < rows; ++i) {
+            memcpy(o + i * at.o_row, before + i * at.o_row, dim * sizeof *o);
+            run.top[i] = was[2 * i * heads];
+            run.total[i] = was[2 * i * heads + 1];
+        }
+    }
+    for (size_t j = 0; j < n_pairs; ++j) {
+        span_pair a = pair_span(k, &pairs[j], t0, rows);
+        if (pairs[j].t0 == block)
+            attend(k, at, &a, p, o, &run);
+    }
+    for (size_t i = 0; i < rows; ++i) {
+        stats[2 * i * heads] = run.top[i];
+        stats[2 * i * heads + 1] = run.total[i];
+    }
+}
+
+/* i0 i1 i2 o0 o1 [i3 i4] */
+CPU_KERNEL(attention_part_f)
+{
+    size_t heads = k->attrs.heads, block = k->T / 2;
+    block_pair pairs[4];
+    size_t n_pairs = find_pairs(k, cx, pairs);
+    for (size_t b = 0; b < k->B; ++b)
+        for (size_t h = 0; h < heads; ++h)
+            for (size_t begin = 0; begin < k->T; begin += block)
+                for (size_t t0 = begin; t0 < begin + block; t0 += Q_BLOCK)
+                    part_tile(k, find_head(k, b, h), pairs, n_pairs, begin, t0,
+                              least(Q_BLOCK, begin + block - t0), p,
+                              (cpu_real *)p[4] + 2 * ((b * k->T + t0) * heads + h));
+    return PPS_OK;
+}
+
+/* i0 i1 i2 d0 d1 x0 x1 x2 [x3 x4] */
+CPU_KERNEL(attention_part_bi)
+{
+    size_t heads = k->attrs.heads, block = k->T / 2, rows_all = cpu_positions(k) * heads;
+    const cpu_real *d_out = p[3], *ends = p[4];
+    block_pair pairs[4];
+    size_t n_pairs = find_pairs(k, cx, pairs);
+    row_end end;
+    clear_gradients(k, p + 5);
+    for (size_t b = 0; b < k->B; ++b)
+        for (size_t h = 0; h < heads; ++h)
+            for (size_t j = 0; j < n_pairs; ++j)
+                for (size_t t = 0; t < block; t += Q_BLOCK) {
+                    size_t rows = least(Q_BLOCK, block - t), t0 = pairs[j].t0 + t;
+                    span_pair a = pair_span(k, &pairs[j], t0, rows);
+                    const cpu_real *at = ends + 2 * ((b * k->T + t0) * heads + h);
+                    for (size_t i = 0; i < rows; ++i) {
+                        end.lse[i] = at[2 * i * heads];
+                        end.d_total[i] = at[2 * i * heads + 1];
+                    }
+                    attend_back(k, find_head(k, b, h), &a, p, d_out, p + 5, &end);
+                }
+    if (k->attrs.shift > 0) {
+        cpu_copy(p[8], d_out, rows_all * k->attrs.head_dim);
+        cpu_copy(p[9], ends, rows_all * 2);
+    }
+    return PPS_OK;
+}
+
+/* i0 i1 o0 s0 */
+CPU_KERNEL(attention_end_f)
+{
+    const cpu_real *sum = p[0], *stats = p[1];
+    cpu_real *out = p[2], *lse = p[3];
+    size_t n = cpu_positions(k) * k->attrs.heads, dim = k->attrs.head_dim;
+    for (size_t r = 0; r < n; ++r) {
+        for (size_t j = 0; j < dim; ++j)
+            out[r * dim + j] = sum[r * dim + j] / stats[2 * r + 1];
+        lse[r] = stats[2 * r] + (cpu_real)log(stats[2 * r + 1]);
+    }
+    return PPS_OK;
+}
+
+/* o0 s0 d0 x0 x1 */
+CPU_KERNEL(attention_end_bi)
+{
+    const cpu_real *out = p[0], *lse = p[1], *d_out = p[2];
+    cpu_real *ends = p[4];
+    size_t n = cpu_positions(k) * k->attrs.heads, dim = k->attrs.head_dim;
+    cpu_copy(p[3], d_out, n * dim);
+    for (size_t r = 0; ends != NULL && r < n; ++r) {
+        ends[2 * r] = lse[r];
+        ends[2 * r + 1] = cpu_dot(d_out + r * dim, out + r * dim, dim);
+    }
     return PPS_OK;
 }

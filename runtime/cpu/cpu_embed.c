@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * cpu_embed.c: EMBED and POSITION: rows of a table, by token and by place.
+ * cpu_embed.c: EMBED and POSITION: rows of a table, by token and by place; ROPE: a turn by place.
  */
 #include "runtime/cpu/lanes.h"
 
@@ -53,22 +53,25 @@ CPU_KERNEL(embed_bw)
     return PPS_OK;
 }
 
-/* Where this rank's positions begin in the table. */
-static size_t first_position(const plan_kernel *k, const cpu_context *cx)
+/* The table's row for local position t. */
+static size_t table_row(const plan_kernel *k, const cpu_context *cx, size_t t)
 {
-    return k->ep > 1 ? (size_t)cx->team_index * k->T * k->n_in : 0;
+    size_t before = k->ep > 1 ? (size_t)cx->team_index * k->T : 0, n = k->T * cpu_sharers(k);
+    return cx->slice * n + cpu_place(k, cx, n, before + t);
 }
 
 /* i0 p0 o0 */
 CPU_KERNEL(position_f)
 {
-    const cpu_real *in = p[0], *table = (const cpu_real *)p[1] + first_position(k, cx);
+    const cpu_real *in = p[0], *table = p[1];
     cpu_real *out = p[2];
-    size_t per_row = (size_t)k->T * k->n_in;
-    table += cx->slice * k->ep * per_row;
+    size_t n = k->n_in;
     for (size_t b = 0; b < k->B; ++b)
-        for (size_t i = 0; i < per_row; ++i)
-            out[b * per_row + i] = in[b * per_row + i] + table[i];
+        for (size_t t = 0; t < k->T; ++t) {
+            const cpu_real *row = table + table_row(k, cx, t) * n;
+            for (size_t j = 0, at = (b * k->T + t) * n; j < n; ++j)
+                out[at + j] = in[at + j] + row[j];
+        }
     return PPS_OK;
 }
 
@@ -83,9 +86,47 @@ CPU_KERNEL(position_bi)
 CPU_KERNEL(position_bw)
 {
     const cpu_real *d_out = p[0];
-    size_t per_row = (size_t)k->T * k->n_in;
+    cpu_real *g_table = p[1];
+    size_t n = k->n_in;
     for (size_t b = 0; b < k->B; ++b)
-        add_row((cpu_real *)p[1] + first_position(k, cx) + cx->slice * k->ep * per_row,
-                d_out + b * per_row, per_row);
+        for (size_t t = 0; t < k->T; ++t)
+            add_row(g_table + table_row(k, cx, t) * n, d_out + (b * k->T + t) * n, n);
+    return PPS_OK;
+}
+
+/* Turn each head's halves (x1, x2) by `sign` times its position's angles. */
+static void rotate(const plan_kernel *k, const cpu_context *cx, const cpu_real *in, cpu_real *out,
+                   int sign)
+{
+    size_t dim = k->attrs.head_dim, half = dim / 2, width = k->n_in;
+    for (size_t j = 0; j < half; ++j) {
+        double rate = pow(k->attrs.theta, -2.0 * (double)j / (double)dim);
+        for (size_t t = 0; t < k->T; ++t) {
+            double angle = (double)(cx->slice * (size_t)k->T + cpu_place(k, cx, k->T, t)) * rate;
+            cpu_real c = (cpu_real)cos(angle), s = (cpu_real)sin(angle);
+            s *= (cpu_real)sign;
+            for (size_t b = 0; b < k->B; ++b)
+                for (size_t h = 0; h < width; h += dim) {
+                    size_t i = (b * k->T + t) * width + h + j;
+                    cpu_real x1 = in[i], x2 = in[i + half];
+                    out[i] = x1 * c - x2 * s;
+                    out[i + half] = x2 * c + x1 * s;
+                }
+        }
+    }
+}
+
+/* i0 o0 */
+CPU_KERNEL(rope_f)
+{
+    rotate(k, cx, p[0], p[1], 1);
+    return PPS_OK;
+}
+
+/* d0 x0 */
+CPU_KERNEL(rope_bi)
+{
+    if (p[1] != NULL)
+        rotate(k, cx, p[0], p[1], -1);
     return PPS_OK;
 }

@@ -18,6 +18,8 @@ const cpu_table CPU_FN(table) = {{
     [IR_ROPE] = {[F] = CPU_FN(rope_f), [BI] = CPU_FN(rope_bi)},
     [IR_ATTENTION] = {[F] = CPU_FN(attention_f), [BI] = CPU_FN(attention_bi)},
     [IR_ATTENTION_SLICE] = {[F] = CPU_FN(attention_slice_f), [BI] = CPU_FN(attention_slice_bi)},
+    [IR_ATTENTION_PART] = {[F] = CPU_FN(attention_part_f), [BI] = CPU_FN(attention_part_bi)},
+    [IR_ATTENTION_END] = {[F] = CPU_FN(attention_end_f), [BI] = CPU_FN(attention_end_bi)},
     [IR_GELU] = {[F] = CPU_FN(gelu_f), [BI] = CPU_FN(gelu_bi)},
     [IR_SWIGLU] = {[F] = CPU_FN(swiglu_f), [BI] = CPU_FN(swiglu_bi)},
     [IR_ADD] = {[F] = CPU_FN(add_f), [BI] = CPU_FN(add_bi)},

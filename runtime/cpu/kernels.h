@@ -61,6 +61,10 @@ typedef float cpu_real;
     K(attention_bi)           \
     K(attention_slice_f)      \
     K(attention_slice_bi)     \
+    K(attention_part_f)       \
+    K(attention_part_bi)      \
+    K(attention_end_f)        \
+    K(attention_end_bi)       \
     K(gelu_f)                 \
     K(gelu_bi)                \
     K(swiglu_f)               \
@@ -129,6 +133,19 @@ static inline size_t cpu_sharers(const plan_kernel *k)
 static inline bool cpu_first(const plan_kernel *k, const cpu_context *cx)
 {
     return k->ep <= 1 || cx->team_index == 0;
+}
+
+/* The place in its sequence of position t of the `n` consecutive ones that its rank and those that
+ * share an op with it have. Ranks that share sequences hold two blocks of consecutive positions
+ * each, of 2 parts in all: part i blocks i and 2 parts - 1 - i, so that each has as much to attend
+ * to as any other (graph.h: ir_attrs.parts). */
+static inline size_t cpu_place(const plan_kernel *k, const cpu_context *cx, size_t n, size_t t)
+{
+    if (k->attrs.parts < 2)
+        return t;
+    size_t block = n / 2;
+    return t < block ? cx->part * block + t
+                     : (2 * (size_t)k->attrs.parts - 1 - cx->part) * block + (t - block);
 }
 
 /* Copy `n` elements unless there is nowhere to (gradient not wanted) or it is the same place. */

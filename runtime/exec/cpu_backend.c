@@ -9,6 +9,7 @@
  *   LOSS   losses + the step's first slot + index
  *
  * Communication is handed to coll, one operation per stream (a stream runs one step at a time).
+ * Copies to host memory and back run in slices, between which other streams move on.
  * Optimizer state of a parameter, or of the piece of it in this rank's slice, lies behind
  * opt_offset at (states per element) times its place.
  */
@@ -20,6 +21,12 @@
 #include "runtime/coll/coll.h"
 #include "runtime/cpu/cpu.h"
 
+typedef struct cpu_copy { /* under way on a stream */
+    const char *from;
+    char *to;
+    uint64_t left; /* bytes */
+} cpu_copy;
+
 typedef struct cpu_self {
     struct coll_rank *coll;
     cpu_context cx;
@@ -28,9 +35,13 @@ typedef struct cpu_self {
         *grad_at; /* [set->n_params] in the arena, of those that this rank stores whole */
     uint64_t *data_mb_bytes; /* [set->n_data] one unit's rows */
     coll_op *ops;            /* [n_streams] */
+    cpu_copy *copies;        /* [n_streams] */
+    uint32_t n_copies;       /* that are not done */
     void **operands;         /* of one kernel */
 } cpu_self;
 
+/* Short enough to let others move, long enough for that to cost nothing. */
+#define SLICE_BYTES ((uint64_t)1 << 20)
 /* Long enough not to matter, short enough to survive a bell that never rings. */
 #define IDLE_NS 500000000u
 
@@ -181,6 +192,12 @@ static coll_op make_op(const exec_rank *r, const plan_step *s)
     }
     op.send = binding(r, s, 0);
     op.recv = binding(r, s, 1);
+    if (s->kind == PLAN_SHIFT) {
+        op.kind = COLL_SHIFT;
+        op.flags = s->flags & PLAN_A2A_RETURN ? COLL_RETURN : 0;
+        op.shift = w->shift;
+        return op;
+    }
     if (s->kind != PLAN_COUNTS && s->kind != PLAN_ALL_TO_ALL) {
         share_op(s, w, &op);
         return op;
@@ -195,18 +212,61 @@ static coll_op make_op(const exec_rank *r, const plan_step *s)
     return op;
 }
 
+/* ---- Copies ------------------------------------------------------------------------------------
+ */
+
+static uint64_t host_offset(const plan *p)
+{
+    return (p->total_bytes + PLAN_ALIGN - 1) / PLAN_ALIGN * PLAN_ALIGN;
+}
+
+/* A plan without host memory needs its own bytes and not one more. */
+uint64_t exec_cpu_arena_bytes(const plan *p)
+{
+    return p->host_bytes > 0 ? host_offset(p) + p->host_bytes : p->total_bytes;
+}
+
+char *exec_cpu_host(const plan *p, char *memory)
+{
+    return memory + host_offset(p);
+}
+
+static cpu_copy make_copy(const exec_rank *r, const plan_step *s)
+{
+    char *device = binding(r, s, 0), *host = r->host + plan_binding(r->plan, s, 1);
+    bool out = s->kind == PLAN_OFFLOAD;
+    return (cpu_copy){.from = out ? device : host,
+                      .to = out ? host : device,
+                      .left = plan_work_of(r->set, s)->bytes};
+}
+
+static bool copy_slice(cpu_self *self, cpu_copy *c)
+{
+    uint64_t n = c->left < SLICE_BYTES ? c->left : SLICE_BYTES;
+    memcpy(c->to, c->from, n);
+    c->from += n;
+    c->to += n;
+    c->left -= n;
+    self->n_copies -= c->left == 0;
+    return c->left == 0;
+}
+
 static pps_status poll(void *self_, exec_rank *r, uint32_t step, bool *ret_done)
 {
     cpu_self *self = self_;
     const plan_step *s = &r->plan->steps[step];
     coll_op *op = &self->ops[s->stream];
-    PPS_TRY(coll_poll(self->coll, op, ret_done));
-    if (*ret_done) {
-        if (r->sent_bytes)
-            r->sent_bytes[s->kind] += op->sent_bytes;
-        if (r->marks)
-            r->marks[step].sent_bytes = op->sent_bytes;
+    uint64_t bytes = plan_work_of(r->set, s)->bytes;
+    if (plan_is(s->kind, PLAN_COPY)) {
+        *ret_done = copy_slice(self, &self->copies[s->stream]);
+    } else {
+        PPS_TRY(coll_poll(self->coll, op, ret_done));
+        bytes = op->sent_bytes;
     }
+    if (*ret_done && r->sent_bytes)
+        r->sent_bytes[s->kind] += bytes;
+    if (*ret_done && r->marks)
+        r->marks[step].sent_bytes = bytes;
     return PPS_OK;
 }
 
@@ -225,6 +285,11 @@ static pps_status begin(void *self_, exec_rank *r, uint32_t step, bool *ret_done
         *ret_done = true;
         return PPS_OK;
     }
+    if (plan_is(s->kind, PLAN_COPY)) {
+        self->copies[s->stream] = make_copy(r, s);
+        self->n_copies++;
+        return poll(self, r, step, ret_done);
+    }
     if (s->kind == PLAN_SEQ_TAKE) {
         take(r, s);
         *ret_done = true;
@@ -239,7 +304,7 @@ static pps_status idle(void *self_, exec_rank *r)
 {
     cpu_self *self = self_;
     (void)r;
-    return coll_wait_any(self->coll, IDLE_NS);
+    return coll_wait_any(self->coll, self->n_copies > 0 ? 0 : IDLE_NS);
 }
 
 const exec_backend exec_cpu_backend = {"cpu", begin, poll, idle, true};
@@ -278,7 +343,8 @@ static pps_status fill_tables(cpu_self *self, const exec_rank *r)
                 p->grad_offset + p->buckets[b].offset[PLAN_AREA_GRADS] + q->offset;
         }
     for (uint32_t i = 0; i < set->n_data; i++)
-        self->data_mb_bytes[i] = rows * set->data[i].row_elems / (set->n_mb ? set->n_mb : 1) * 4;
+        self->data_mb_bytes[i] = rows * (set->data[i].row_elems / p->n_parts) /
+                                 (set->n_mb ? set->n_mb : 1) * 4;
     return find_kernels(self, r);
 }
 
@@ -294,15 +360,16 @@ pps_status exec_cpu_backend_new(exec_rank *r, struct coll_rank *coll, const stru
         if (set->kernels[i].n_operands > most)
             most = set->kernels[i].n_operands;
     self->coll = coll;
-    self->cx = (cpu_context){.blas = blas};
+    self->cx = (cpu_context){.blas = blas, .part = set->rank_part[r->plan->ranks + r->group_index]};
     self->kernels = calloc((size_t)set->n_kernels + 1, sizeof(*self->kernels));
     self->param_at = calloc((size_t)set->n_params + 1, sizeof(uint64_t));
     self->grad_at = calloc((size_t)set->n_params + 1, sizeof(uint64_t));
     self->data_mb_bytes = calloc((size_t)set->n_data + 1, sizeof(uint64_t));
     self->ops = calloc(set->n_streams, sizeof(coll_op));
+    self->copies = calloc(set->n_streams, sizeof(cpu_copy));
     self->operands = calloc((size_t)most + 1, sizeof(void *));
     bool whole = self->kernels && self->param_at && self->grad_at && self->data_mb_bytes &&
-                 self->ops && self->operands;
+                 self->ops && self->copies && self->operands;
     pps_status status = whole ? fill_tables(self, r) : PPS_ERR_NOMEM;
     if (status != PPS_OK) {
         exec_cpu_backend_free(self);
@@ -322,6 +389,7 @@ void exec_cpu_backend_free(void *self_)
     free(self->grad_at);
     free(self->data_mb_bytes);
     free(self->ops);
+    free(self->copies);
     free(self->operands);
     free(self);
 }

@@ -9,8 +9,8 @@
  *                                                           2: RECV (under way)
  *
  * Computing occupies this thread (or, on the paced backend, pretends to), so the walk stops at a
- * PLAN_LOCAL step until that can begin, and communication on all streams is advanced there:
- * between computes, and while waiting. What work is, and how to sleep, is the backend's.
+ * PLAN_LOCAL step until that can begin, and communication and copies on all streams are advanced
+ * there: between computes, and while waiting. What work is, and how to sleep, is the backend's.
  */
 #include "runtime/exec/exec.h"
 
@@ -55,7 +55,7 @@ static bool uses(const plan *p, uint32_t step, const plan_block *b)
     const plan_step *s = &p->steps[step];
     bool used = step == b->first || step == b->last;
     for (uint32_t i = 0; i < s->n_bindings && !used; i++)
-        used = p->bindings[s->bindings + i] - b->offset < b->units;
+        used = !plan_host_binding(s, i) && p->bindings[s->bindings + i] - b->offset < b->units;
     return used;
 }
 

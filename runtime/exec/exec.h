@@ -13,7 +13,7 @@ typedef struct exec_rank exec_rank;
 /* One step's time, ns from the run's start. For communication: issued and completed. */
 typedef struct exec_mark {
     uint64_t begin_ns, end_ns;
-    uint64_t sent_bytes; /* communication: bytes that left this rank */
+    uint64_t sent_bytes; /* communication: bytes that left this rank; copies: bytes copied */
 } exec_mark;
 
 /* What a backend does. Addresses are this rank's. `begin` starts a step and returns at once for
@@ -33,6 +33,7 @@ struct exec_rank {
     uint32_t rank, group_index;
     plan_seat *seats;     /* [set->n_teams], by exec_rank_seat */
     char *arena;          /* plan->total_bytes */
+    char *host;           /* plan->host_bytes of host memory; NULL on the paced backend */
     double *losses;       /* [set->n_losses] for this rank: slots of its own F steps are written */
     uint64_t epoch;       /* training step, from 0 */
     exec_mark *marks;     /* [plan->n_steps], or NULL */
@@ -60,22 +61,27 @@ void exec_rank_done(exec_rank *r);
  * joins its stream's queue, computing waits until it can begin. */
 pps_status exec_run_step(exec_rank *r);
 
-/* cpu_backend.c: compute by cpu kernels, communication by coll */
+/* cpu_backend.c: compute by cpu kernels, communication by coll, copies by the thread that has
+ * nothing else to do. A CPU rank's own memory is host memory already: both lie in one arena of
+ * exec_cpu_arena_bytes, host memory from exec_cpu_host on. */
 struct coll_rank;
 struct cpu_blas;
+uint64_t exec_cpu_arena_bytes(const plan *p);
+char *exec_cpu_host(const plan *p, char *memory);
 pps_status exec_cpu_backend_new(exec_rank *r, struct coll_rank *coll, const struct cpu_blas *blas,
                                 void **ret_self);
 void exec_cpu_backend_free(void *self);
 extern const exec_backend exec_cpu_backend;
 /* paced_backend.c: computes and links sleep instead of working, by the costs given; several ranks
  * as processes or threads, over the same coll for rendezvous. No data moves: exec_rank.arena is
- * scratch of exec_paced_arena_bytes. B takes two units (BI then BW), UPDATE nothing, COUNTS the
- * latency alone. */
+ * scratch of exec_paced_arena_bytes. B takes two units (BI then BW), one more where F is
+ * recomputed, UPDATE nothing, COUNTS the latency alone; copies cost what communication does, and
+ * wait for nobody. */
 uint64_t exec_paced_arena_bytes(const plan_set *set);
 typedef struct exec_paced_costs {
     double compute_ns_per_flop; /* or, when unit_ns > 0, every F, BI, BW of a chunk takes unit_ns */
     double unit_ns;
-    double comm_ratio;              /* > 0: every communication takes comm_ratio * unit_ns */
+    double comm_ratio; /* > 0: every communication or copy takes comm_ratio * unit_ns */
     double latency_ns, ns_per_byte; /* otherwise latency + bytes * ns_per_byte */
 } exec_paced_costs;
 /* Costs under which every F, BI, BW takes `unit_ns`, every communication but COUNTS the same time,

@@ -55,13 +55,19 @@ static uint64_t later(uint64_t a, uint64_t b)
 /* ---- Costs -------------------------------------------------------------------------------------
  */
 
+/* Of a compute: F, BI and BW take one each, also where one step does several of them. */
+static double units_of(const plan_step *s)
+{
+    return (s->pass == PPS_PASS_B ? 2.0 : 1.0) + (s->flags & PLAN_STEP_RECOMPUTE ? 1.0 : 0.0);
+}
+
 static uint64_t cost_ns(const paced_self *self, const exec_rank *r, const plan_step *s)
 {
     const exec_paced_costs *c = &self->costs;
     switch ((plan_step_kind)s->kind) {
     case PLAN_COMPUTE:
         if (c->unit_ns > 0)
-            return (uint64_t)(s->pass == PPS_PASS_B ? 2 * c->unit_ns : c->unit_ns);
+            return (uint64_t)(units_of(s) * c->unit_ns);
         return (uint64_t)(c->compute_ns_per_flop *
                           r->set->programs[plan_work_of(r->set, s)->program].flops);
     case PLAN_UPDATE:
@@ -74,8 +80,11 @@ static uint64_t cost_ns(const paced_self *self, const exec_rank *r, const plan_s
     case PLAN_RECV:
     case PLAN_ALL_REDUCE:
     case PLAN_ALL_TO_ALL:
+    case PLAN_SHIFT:
     case PLAN_REDUCE_SCATTER:
     case PLAN_ALL_GATHER:
+    case PLAN_OFFLOAD:
+    case PLAN_FETCH:
     case PLAN_SUM:
     case PLAN_SEQ_SCATTER:
     case PLAN_SEQ_GATHER:
@@ -97,7 +106,7 @@ exec_paced_costs exec_paced_share(const plan_set *set, double unit_ns, double co
         for (uint32_t i = 0; i < p->n_steps; i++) {
             const plan_step *s = &p->steps[i];
             if (s->kind == PLAN_COMPUTE)
-                units += p->n_ranks * (s->pass == PPS_PASS_B ? 2.0 : 1.0);
+                units += p->n_ranks * units_of(s);
             else if (s->kind != PLAN_UPDATE && s->kind != PLAN_COUNTS && s->kind != PLAN_SEQ_TAKE)
                 n_comm += p->n_ranks;
         }
@@ -186,13 +195,14 @@ static uint64_t met_ns(const paced_self *self, const exec_rank *r, const plan_st
 
 static bool communicates(const plan_step *s)
 {
-    return !plan_is(s->kind, PLAN_LOCAL) && s->kind != PLAN_SEQ_TAKE;
+    return plan_communicates(s->kind) && s->kind != PLAN_SEQ_TAKE;
 }
 
 static void account(const exec_rank *r, uint32_t step)
 {
     const plan_step *s = &r->plan->steps[step];
-    uint64_t bytes = communicates(s) && s->kind != PLAN_RECV ? plan_work_of(r->set, s)->bytes : 0;
+    bool moves = !plan_is(s->kind, PLAN_LOCAL) && s->kind != PLAN_RECV;
+    uint64_t bytes = moves ? plan_work_of(r->set, s)->bytes : 0;
     if (r->sent_bytes)
         r->sent_bytes[s->kind] += bytes;
     if (r->marks)

@@ -148,7 +148,7 @@ static pps_status make_world(launch_cx *cx)
     bool paced = cx->opt->backend == LAUNCH_PACED;
     for (uint32_t i = 0; i < set->n_ranks; i++) {
         const plan *p = launch_plan(cx, i);
-        arena_bytes[i] = paced ? exec_paced_arena_bytes(set) : p->total_bytes;
+        arena_bytes[i] = paced ? exec_paced_arena_bytes(set) : exec_cpu_arena_bytes(p);
     }
     for (uint32_t i = 0; i < set->n_teams; i++)
         if (set->teams[i].size > config.max_group)
@@ -168,11 +168,16 @@ static pps_status new_result(const launch_cx *cx, launch_result *ret)
     *ret = (launch_result){.failed_rank = IR_NONE, .failed_step = IR_NONE};
     ret->planned_bytes = calloc(n, sizeof(uint64_t));
     ret->measured_bytes = calloc(n, sizeof(uint64_t));
+    ret->planned_host_bytes = calloc(n, sizeof(uint64_t));
+    ret->measured_host_bytes = calloc(n, sizeof(uint64_t));
     ret->sent_bytes = calloc(n, sizeof(*ret->sent_bytes));
-    if (!ret->planned_bytes || !ret->measured_bytes || !ret->sent_bytes)
+    if (!ret->planned_bytes || !ret->measured_bytes || !ret->sent_bytes ||
+        !ret->planned_host_bytes || !ret->measured_host_bytes)
         return PPS_ERR_NOMEM;
-    for (uint32_t i = 0; i < n; i++)
+    for (uint32_t i = 0; i < n; i++) {
         ret->planned_bytes[i] = launch_plan(cx, i)->total_bytes;
+        ret->planned_host_bytes[i] = launch_plan(cx, i)->host_bytes;
+    }
     return PPS_OK;
 }
 
@@ -187,6 +192,7 @@ static pps_status read_board(launch_cx *cx, launch_result *result)
     for (uint32_t i = 0; i < set->n_ranks; i++) {
         const rank_block *block = &cx->blocks[i];
         result->measured_bytes[i] = block->measured_bytes;
+        result->measured_host_bytes[i] = block->measured_host_bytes;
         memcpy(result->sent_bytes[i], block->sent, sizeof(block->sent));
         if (!cx->marks)
             continue;
@@ -316,6 +322,8 @@ void launch_result_done(launch_result *result)
     free(result->marks);
     free(result->planned_bytes);
     free(result->measured_bytes);
+    free(result->planned_host_bytes);
+    free(result->measured_host_bytes);
     free(result->sent_bytes);
     *result = (launch_result){0};
 }

@@ -43,9 +43,11 @@ typedef struct launch_result {
     /* [n_ranks]. Measured: the end of the highest bytes that changed in the arena; 0 on the paced
      * backend, which has no memory. */
     uint64_t *planned_bytes, *measured_bytes;
+    uint64_t *planned_host_bytes, *measured_host_bytes; /* [n_ranks] the same of host memory */
     char params_sha256[65];
     exec_mark **marks; /* [n_ranks][trace_steps * n_steps of its plan], or NULL without `trace` */
-    /* [n_ranks] bytes that left each rank, of the first traced step, else of the last */
+    /* [n_ranks] bytes that left each rank, or were copied to host memory and back, of the first
+     * traced step, else of the last */
     uint64_t (*sent_bytes)[PLAN_STEP_KIND_COUNT];
     char blas_core[64]; /* "" with plain kernels */
     /* where the run failed; IR_NONE when it did not, or not on a rank, or between steps */

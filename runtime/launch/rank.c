@@ -30,20 +30,36 @@ static uint64_t now_ns(void)
  */
 #define UNPOISONED __attribute__((no_sanitize("address")))
 
-UNPOISONED static void fill_pattern(const plan *p, char *memory)
+UNPOISONED static void fill_pattern(char *memory, uint64_t bytes)
 {
-    uint32_t *words = (uint32_t *)(memory + p->act_offset);
-    for (uint64_t i = 0; i < p->act_bytes / sizeof(*words); i++)
+    uint32_t *words = (uint32_t *)memory;
+    for (uint64_t i = 0; i < bytes / sizeof(*words); i++)
         words[i] = PATTERN;
 }
 
-UNPOISONED static uint64_t changed_end(const plan *p, const char *memory)
+UNPOISONED static uint64_t changed_end(const char *memory, uint64_t bytes)
 {
-    const uint32_t *words = (const uint32_t *)(memory + p->act_offset);
-    uint64_t n = p->act_bytes / sizeof(*words);
+    const uint32_t *words = (const uint32_t *)memory;
+    uint64_t n = bytes / sizeof(*words);
     while (n && words[n - 1] == PATTERN)
         n--;
-    return p->act_offset + n * sizeof(*words);
+    return n * sizeof(*words);
+}
+
+static void measure(const plan *p, rank_block *block)
+{
+    uint64_t end = p->act_offset + changed_end(block->exec.arena + p->act_offset, p->act_bytes);
+    uint64_t host = changed_end(block->exec.host, p->host_bytes);
+    if (end > block->measured_bytes)
+        block->measured_bytes = end;
+    if (host > block->measured_host_bytes)
+        block->measured_host_bytes = host;
+}
+
+static void fill_patterns(const plan *p, exec_rank *r)
+{
+    fill_pattern(r->arena + p->act_offset, p->act_bytes);
+    fill_pattern(r->host, p->host_bytes);
 }
 
 /* Which data inputs the group's programs read: the others have no room in its arena. */
@@ -111,18 +127,15 @@ static pps_status one_step(const launch_cx *cx, rank_block *block, const bool *u
         r->marks = cx->marks[r->rank] + (step - cx->trace_first) * p->n_steps;
     memset(block->sent_now, 0, sizeof(block->sent_now));
     if (cpu && (step == 0 || cx->opt->memory_check))
-        fill_pattern(p, r->arena);
+        fill_patterns(p, r);
     for (uint32_t k = 0; cpu && k < cx->set->n_data; k++)
         if (used[k])
-            train_data_fill(cx->data, k, step, cx->set->rank_replica[p->ranks + r->group_index],
-                            p->n_replicas, r->arena + p->data_offset + cx->set->data[k].offset);
+            train_data_fill(cx->data, k, step, train_share_of(cx->set, r->rank),
+                            r->arena + p->data_offset + cx->set->data[k].offset);
     PPS_TRY(exec_run_step(r));
     r->failed_step = IR_NONE;
-    if (cpu && (step + 1 == cx->opt->steps || cx->opt->memory_check)) {
-        uint64_t end = changed_end(p, r->arena);
-        if (end > block->measured_bytes)
-            block->measured_bytes = end;
-    }
+    if (cpu && (step + 1 == cx->opt->steps || cx->opt->memory_check))
+        measure(p, block);
     if (!cx->marks || step == cx->trace_first)
         memcpy(block->sent, block->sent_now, sizeof(block->sent));
     report.end_ns = now_ns();
@@ -177,13 +190,16 @@ pps_status rank_run(const launch_cx *cx, uint32_t rank, int fd)
 {
     rank_block *block = &cx->blocks[rank];
     coll_rank *coll = NULL;
+    char *memory = coll_world_arena(cx->world, rank);
+    bool cpu = cx->opt->backend == LAUNCH_CPU;
     pps_status status = coll_rank_new(cx->world, rank, &coll);
     block->exec = (exec_rank){
         .set = cx->set,
         .plan = launch_plan(cx, rank),
         .rank = rank,
         .group_index = cx->set->rank_index[rank],
-        .arena = coll_world_arena(cx->world, rank),
+        .arena = memory,
+        .host = cpu ? exec_cpu_host(launch_plan(cx, rank), memory) : NULL,
         .losses = cx->losses[rank],
         .origin_ns = cx->origin_ns,
         .sent_bytes = block->sent_now,

@@ -13,7 +13,7 @@
 typedef struct rank_block { /* on the board: written by its rank, read by the parent afterwards */
     _Alignas(64) exec_rank exec; /* its failed_step and epoch are current while the rank runs */
     pps_status status;
-    uint64_t measured_bytes;
+    uint64_t measured_bytes, measured_host_bytes;
     uint64_t sent_now[PLAN_STEP_KIND_COUNT], sent[PLAN_STEP_KIND_COUNT];
     char reason[256];
 } rank_block;

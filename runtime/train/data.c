@@ -47,10 +47,9 @@ static uint32_t vocabulary(const plan_set *set)
     uint32_t least = 0;
     for (uint32_t i = 0; i < set->n_kernels; i++) {
         const plan_kernel *k = &set->kernels[i];
-        bool reads = k->op == IR_EMBED || k->op == IR_CROSS_ENTROPY ||
-                     k->op == IR_CROSS_ENTROPY_PART;
-        if (reads && k->attrs.vocab > 0 &&
-            (least == 0 || k->attrs.vocab < least))
+        bool reads =
+            k->op == IR_EMBED || k->op == IR_CROSS_ENTROPY || k->op == IR_CROSS_ENTROPY_PART;
+        if (reads && k->attrs.vocab > 0 && (least == 0 || k->attrs.vocab < least))
             least = k->attrs.vocab;
     }
     return least;
@@ -213,37 +212,51 @@ static void copy_ids(const train_data *d, uint64_t begin, uint32_t n, int32_t *d
     }
 }
 
-/* Elements [first, first + n) of one input in one row, counted since the beginning. */
-static void fill_part(const train_data *d, const plan_data *input, uint64_t row, uint32_t first,
-                      uint32_t n, void *dest)
+/* Elements [first, first + n) of a row. */
+static void fill_row(const train_data *d, const plan_data *input, uint64_t row, uint32_t first,
+                     uint32_t n, char *out)
 {
-    uint64_t T = d->set->T, key = random_key(d->set->train.seed, KEY_FEATURES);
+    uint64_t at = row * d->set->T + first; /* of ids */
+    uint64_t feature_key = random_key(random_key(d->set->train.seed, KEY_FEATURES), input->key);
     switch ((ir_data_kind)input->kind) {
     case IR_DATA_TOKENS:
-        copy_ids(d, row * T + first, n, dest);
+        copy_ids(d, at, n, (int32_t *)(void *)out);
         break;
     case IR_DATA_TARGETS:
-        copy_ids(d, row * T + 1 + first, n, dest);
+        copy_ids(d, at + 1, n, (int32_t *)(void *)out);
         break;
     case IR_DATA_FEATURES:
-        random_normals(random_key(random_key(key, input->key), row), first, n, 1, dest);
+        random_normals(random_key(feature_key, row), first, n, 1, (float *)(void *)out);
         break;
     }
 }
 
-void train_data_fill(const train_data *d, uint32_t k, uint64_t step, uint32_t index,
-                     uint32_t n_replicas, void *dest)
+train_share train_share_of(const plan_set *set, uint32_t rank)
+{
+    const plan *p = &set->plans[set->rank_group[rank]];
+    uint32_t at = p->ranks + set->rank_index[rank];
+    return (train_share){.replica = set->rank_replica[at],
+                         .n_replicas = p->n_replicas,
+                         .part = set->rank_part[at],
+                         .n_parts = p->n_parts};
+}
+
+void train_data_fill(const train_data *d, uint32_t k, uint64_t step, train_share share, void *dest)
 {
     const plan_set *set = d->set;
     const plan_data *input = &set->data[k];
-    uint32_t rows = set->batch / n_replicas, slices = set->n_slices;
-    uint32_t mb_rows = rows / (set->n_mb / slices), n = input->row_elems / slices;
+    uint32_t rows = set->batch / share.n_replicas, slices = set->n_slices;
+    uint32_t mb_rows = rows / (set->n_mb / slices), all = input->row_elems / slices;
+    uint32_t n = all / share.n_parts, n_blocks = share.n_parts > 1 ? 2 : 1, block = n / n_blocks;
+    const uint32_t blocks[2] = {share.part, 2 * share.n_parts - 1 - share.part};
     for (uint32_t i = 0; i < rows; i++) {
-        uint64_t row = step * set->batch + (uint64_t)index * rows + i;
+        uint64_t row =
+            step * set->batch + (uint64_t)share.replica * rows + i; /* since the beginning */
         for (uint32_t slice = 0; slice < slices; slice++) {
             uint64_t unit = (uint64_t)(i / mb_rows) * slices + slice;
-            uint64_t at = (unit * mb_rows + i % mb_rows) * n;
-            fill_part(d, input, row, slice * n, n, (char *)dest + at * 4);
+            char *out = (char *)dest + (unit * mb_rows + i % mb_rows) * n * 4;
+            for (uint32_t b = 0; b < n_blocks; b++, out += (uint64_t)block * 4)
+                fill_row(d, input, row, slice * all + blocks[b] * block, block, out);
         }
     }
 }

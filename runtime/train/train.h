@@ -27,12 +27,18 @@ pps_status train_data_open(pps_state *st, const plan_set *set, const char *base_
                            train_data **ret);
 void train_data_close(train_data *d);
 uint64_t train_data_tokens(const train_data *d); /* 0: drawn from the seed */
-/* Fill data input `k` for training step `step` (from 0): this replica's rows, index of n_replicas.
- * Row r of step k is the window beginning at token (k*B + r)*T, around the end; targets shifted by
- * one. `dest` holds B/n_replicas * row_elems 4-byte elements, unit after unit (ir/plan.h): of each
- * microbatch the first slice of all its rows, then the next. */
-void train_data_fill(const train_data *d, uint32_t k, uint64_t step, uint32_t index,
-                     uint32_t n_replicas, void *dest);
+/* What a rank takes of a batch: rows as one of n_replicas, positions as one of n_parts. */
+typedef struct train_share {
+    uint32_t replica, n_replicas, part, n_parts;
+} train_share;
+train_share train_share_of(const plan_set *set, uint32_t rank); /* global */
+/* Fill data input `k` for training step `step` (from 0) with a share of the batch. Row r of step k is
+ * the window beginning at token (k*B + r)*T, around the end; targets shifted by one. Of 2 n_parts equal
+ * blocks of a row's positions part i is blocks i and 2 n_parts - 1 - i. `dest` holds B/n_replicas *
+ * row_elems/n_parts 4-byte elements, unit after unit (ir/plan.h): of each microbatch the first slice of
+ * all its rows, then the next. */
+void train_data_fill(const train_data *d, uint32_t k, uint64_t step, train_share share,
+                     void *dest);
 
 /* ---- init.c --------------------------------------------------------------------------------- */
 /* Element i of parameter P: counter-based from (seed, name of P, i), so any slice can be made

@@ -55,10 +55,11 @@ static const char *const pass_words[PPS_PASS_COUNT] = {
 };
 static const char *const kind_colors[PLAN_STEP_KIND_COUNT] = {
     [PLAN_COMPUTE] = "#8a97a5",    [PLAN_SEND] = "#b07cc6",   [PLAN_RECV] = "#7f5aa8",
-    [PLAN_ALL_REDUCE] = "#d0655f", [PLAN_COUNTS] = "#e0a06a", [PLAN_ALL_TO_ALL] = "#d9822b",
+    [PLAN_ALL_REDUCE] = "#d0655f", [PLAN_COUNTS] = "#e0a06a", [PLAN_ALL_TO_ALL] = "#d9822b", [PLAN_SHIFT] = "#b5a13a",
     [PLAN_UPDATE] = "#6b7785",     [PLAN_CLEAR] = "#a9b2bc",  [PLAN_REDUCE_SCATTER] = "#c2506b",
     [PLAN_ALL_GATHER] = "#4f9a8f", [PLAN_SUM] = "#5a7fc9",    [PLAN_SEQ_SCATTER] = "#7a6fd0",
     [PLAN_SEQ_GATHER] = "#4aa3c7", [PLAN_SEQ_TAKE] = "#9aa8b8", [PLAN_STATS] = "#8f7f5a",
+    [PLAN_OFFLOAD] = "#5f83b0",    [PLAN_FETCH] = "#8fae5c",
 };
 
 typedef struct canvas {

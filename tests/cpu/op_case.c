@@ -22,6 +22,9 @@ static const int32_t expert_counts[2][4] = {{3, 0, 2, 14}, {1, 5, 0, 2}};
 const op_case op_cases[] = {
     {"embed", {.op = IR_EMBED, .B = 2, .T = 5, .n_in = 1, .n_out = 19, .attrs.vocab = 4}},
     {"position", {.op = IR_POSITION, .B = 3, .T = 4, .n_in = 7, .n_out = 7}},
+    {"position, part 1 of 2",
+     {.op = IR_POSITION, .B = 2, .T = 6, .n_in = 7, .n_out = 7, .attrs.parts = 2},
+     .part = 1},
     {"linear", {.op = IR_LINEAR, .B = 3, .T = 5, .n_in = 21, .n_out = 37}},
     {"linear, no bias",
      {.op = IR_LINEAR, .B = 2, .T = 8, .n_in = 16, .n_out = 32},
@@ -51,6 +54,13 @@ const op_case op_cases[] = {
       .n_in = 24,
       .n_out = 24,
       .attrs = {.heads = 3, .head_dim = 8, .theta = 100}}},
+    {"rope, part 0 of 3",
+     {.op = IR_ROPE,
+      .B = 2,
+      .T = 6,
+      .n_in = 16,
+      .n_out = 16,
+      .attrs = {.heads = 2, .head_dim = 8, .theta = 100, .parts = 3}}},
     {"attention",
      {.op = IR_ATTENTION,
       .B = 2,
@@ -80,6 +90,29 @@ const op_case op_cases[] = {
       .n_out = 24,
       .slices = 1,
       .attrs = {.heads = 4, .kv_heads = 2, .head_dim = 6}}},
+    {"attention, round 0 of 2",
+     {.op = IR_ATTENTION_PART,
+      .B = 2,
+      .T = 10,
+      .n_in = 24,
+      .n_out = 24,
+      .attrs = {.heads = 4, .kv_heads = 2, .head_dim = 6, .parts = 2}},
+     .part = 1},
+    {"attention, round 2 of 3",
+     {.op = IR_ATTENTION_PART,
+      .B = 2,
+      .T = 74,
+      .n_in = 8,
+      .n_out = 8,
+      .attrs = {.heads = 2, .kv_heads = 1, .head_dim = 4, .parts = 3, .shift = 2}},
+     .part = 1},
+    {"attention, end of rounds",
+     {.op = IR_ATTENTION_END,
+      .B = 2,
+      .T = 6,
+      .n_in = 12,
+      .n_out = 12,
+      .attrs = {.heads = 2, .head_dim = 6}}},
     {"gelu", {.op = IR_GELU, .B = 2, .T = 3, .n_in = 19, .n_out = 19}},
     {"swiglu", {.op = IR_SWIGLU, .B = 2, .T = 3, .n_in = 19, .n_out = 19}},
     {"add", {.op = IR_ADD, .B = 2, .T = 3, .n_in = 5, .n_out = 5}},
@@ -264,7 +297,9 @@ static void size_operands(operands *a)
         size_real(a, 'p', 0, k->attrs.vocab / cpu_sharers(k) * k->n_out);
         break;
     case IR_POSITION:
-        size_real(a, 'p', 0, (k->T * cpu_sharers(k) + 2) * k->n_in);
+        size_real(a, 'p', 0,
+                  (k->T * cpu_sharers(k) * (k->attrs.parts > 1 ? k->attrs.parts : 1) + 2) *
+                      k->n_in);
         break;
     case IR_LINEAR:
         size_real(a, 'p', 0, (size_t)k->n_in * k->n_out);
@@ -288,6 +323,19 @@ static void size_operands(operands *a)
     case IR_ATTENTION:
         size_real(a, 'i', 1, rows * k->attrs.kv_heads * k->attrs.head_dim);
         size_real(a, 'i', 2, rows * k->attrs.kv_heads * k->attrs.head_dim);
+        size_real(a, 's', 0, rows * k->attrs.heads);
+        break;
+    case IR_ATTENTION_PART:
+        size_real(a, 'i', 1, rows * k->attrs.kv_heads * k->attrs.head_dim);
+        size_real(a, 'i', 2, rows * k->attrs.kv_heads * k->attrs.head_dim);
+        size_real(a, 'o', 1, rows * k->attrs.heads * 2);
+        if (k->attrs.shift == 0)
+            break;
+        size_real(a, 'i', 3, out);
+        size_real(a, 'i', 4, rows * k->attrs.heads * 2);
+        break;
+    case IR_ATTENTION_END:
+        size_real(a, 'i', 1, rows * k->attrs.heads * 2);
         size_real(a, 's', 0, rows * k->attrs.heads);
         break;
     case IR_SWIGLU:
@@ -364,6 +412,12 @@ static void fill_ints(const op_case *c, operand *o, uint32_t *state)
             o->ints[i] = (int32_t)((next_random(state) + 1) / 2 * c->k.attrs.vocab);
 }
 
+static bool is_stats(const op_case *c, char letter, size_t index)
+{
+    return letter == 'i' && ((c->k.op == IR_ATTENTION_PART && index == 4) ||
+                             (c->k.op == IR_ATTENTION_END && index == 1));
+}
+
 void operands_init(operands *a, const op_case *c, uint32_t seed, int poison)
 {
     memset(a, 0, sizeof *a);
@@ -385,6 +439,9 @@ void operands_init(operands *a, const op_case *c, uint32_t seed, int poison)
                 o->real[j] = (cpu_real)next_random(&seed);
             if (o->is_int)
                 fill_ints(c, o, &seed);
+            /* sums of exponentials are positive */
+            for (size_t j = 1; is_stats(c, letters[l], i) && j < o->n; j += 2)
+                o->real[j] += 2;
         }
 }
 
@@ -399,7 +456,7 @@ void operands_run(operands *a, find_fn find, uint32_t phase, const cpu_blas *bla
 {
     void *p[OPERAND_LETTERS * OPERAND_INDICES];
     plan_kernel k = a->c->k;
-    cpu_context cx = {.team_index = a->c->team_index, .blas = blas};
+    cpu_context cx = {.team_index = a->c->team_index, .part = a->c->part, .blas = blas};
     const char *list = operand_list(k.op, phase);
     k.phase = (uint8_t)phase;
     k.n_operands = 0;

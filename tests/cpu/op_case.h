@@ -12,13 +12,14 @@ typedef struct op_case {
     const char *name;
     plan_kernel k;
     bool no_bias;        /* LINEAR without p1 */
-    uint32_t team_index; /* EXPERTS: which rank of k.ep */
+    uint32_t team_index; /* which rank of k.ep */
+    uint32_t part;       /* which of k.attrs.parts */
 } op_case;
 
 extern const op_case op_cases[];
 extern const size_t n_op_cases;
 
-enum { OPERAND_LETTERS = 11, OPERAND_INDICES = 3 };
+enum { OPERAND_LETTERS = 11, OPERAND_INDICES = 5 };
 
 typedef struct operand {
     size_t n; /* elements; 0: no such operand */

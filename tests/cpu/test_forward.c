@@ -57,6 +57,16 @@ static void norm(operands *a)
     }
 }
 
+/* The place in its sequence of local position t, of a rank that holds blocks `part` and
+ * 2 parts - 1 - part. */
+static size_t place(const plan_kernel *k, size_t part, size_t t)
+{
+    size_t block = k->T / 2;
+    if (k->attrs.parts == 0)
+        return t;
+    return t / block == 0 ? part * block + t : (2 * k->attrs.parts - 1 - part) * block + t - block;
+}
+
 static void attention(operands *a)
 {
     const plan_kernel *k = &a->c->k;
@@ -80,13 +90,62 @@ static void attention(operands *a)
     }
 }
 
+/* One round: greatest score, sum and weighted sum so far, from what the round before left. */
+static void attention_round(operands *a)
+{
+    const plan_kernel *k = &a->c->k;
+    size_t dim = k->attrs.head_dim, heads = k->attrs.heads, kv_heads = k->attrs.kv_heads;
+    size_t owner = (a->c->part + k->attrs.parts - k->attrs.shift) % k->attrs.parts;
+    const double *q = operand_of(a, 'i', 0)->real, *key = operand_of(a, 'i', 1)->real;
+    const double *value = operand_of(a, 'i', 2)->real, *stats = operand_of(a, 'o', 1)->real;
+    for (size_t r = 0; r < cpu_positions(k) * heads; ++r) {
+        size_t h = r % heads, t = r / heads % k->T, b = r / heads / k->T, kv = h * kv_heads / heads;
+        double top = -INFINITY, total = 0, out[16] = {0}, score[128];
+        if (k->attrs.shift > 0)
+            top = operand_of(a, 'i', 4)->real[2 * r];
+        double was = top;
+        for (size_t s = 0; s < k->T; ++s) {
+            score[s] = -INFINITY;
+            if (place(k, owner, s) <= place(k, a->c->part, t))
+                score[s] = dot(q + r * dim, key + ((b * k->T + s) * kv_heads + kv) * dim, dim) /
+                           sqrt((double)dim);
+            top = score[s] > top ? score[s] : top;
+        }
+        if (k->attrs.shift > 0) {
+            total = operand_of(a, 'i', 4)->real[2 * r + 1] * exp(was - top);
+            for (size_t j = 0; j < dim; ++j)
+                out[j] = operand_of(a, 'i', 3)->real[r * dim + j] * exp(was - top);
+        }
+        for (size_t s = 0; s < k->T; ++s) {
+            total += exp(score[s] - top);
+            for (size_t j = 0; j < dim; ++j)
+                out[j] += exp(score[s] - top) * value[((b * k->T + s) * kv_heads + kv) * dim + j];
+        }
+        near(a->c, "o1", 2 * r, stats[2 * r], top);
+        near(a->c, "o1", 2 * r + 1, stats[2 * r + 1], total);
+        for (size_t j = 0; j < dim; ++j)
+            near(a->c, "o0", r * dim + j, operand_of(a, 'o', 0)->real[r * dim + j], out[j]);
+    }
+}
+
+static void attention_end(operands *a)
+{
+    size_t dim = a->c->k.attrs.head_dim;
+    const double *stats = operand_of(a, 'i', 1)->real;
+    for (size_t i = 0; i < operand_of(a, 'o', 0)->n; ++i)
+        near(a->c, "o", i, operand_of(a, 'o', 0)->real[i],
+             operand_of(a, 'i', 0)->real[i] / stats[2 * (i / dim) + 1]);
+    for (size_t r = 0; r < operand_of(a, 's', 0)->n; ++r)
+        near(a->c, "s", r, operand_of(a, 's', 0)->real[r], stats[2 * r] + log(stats[2 * r + 1]));
+}
+
 static void rope(operands *a)
 {
     const plan_kernel *k = &a->c->k;
     const double *in = operand_of(a, 'i', 0)->real, *out = operand_of(a, 'o', 0)->real;
     size_t dim = k->attrs.head_dim;
     for (size_t i = 0; i < operand_of(a, 'i', 0)->n; ++i) {
-        size_t j = i % dim, t = i / k->n_in % k->T;
+        size_t j = i % dim, t = place(k, a->c->part, i / k->n_in % k->T);
         bool upper = j >= dim / 2;
         double angle =
             (double)t * pow((double)k->attrs.theta, -2.0 * (double)(j % (dim / 2)) / (double)dim);
@@ -132,8 +191,9 @@ static void table(operands *a)
         size_t r = i / k->n_out, j = i % k->n_out;
         const operand *in = operand_of(a, 'i', 0);
         const double *rows = operand_of(a, 'p', 0)->real;
-        double want = in->is_int ? rows[(size_t)in->ints[r] * k->n_out + j]
-                                 : in->real[i] + rows[r % k->T * k->n_out + j];
+        double want = in->is_int
+                          ? rows[(size_t)in->ints[r] * k->n_out + j]
+                          : in->real[i] + rows[place(k, a->c->part, r % k->T) * k->n_out + j];
         near(a->c, "o", i, operand_of(a, 'o', 0)->real[i], want);
     }
 }
@@ -274,12 +334,26 @@ static void loss(operands *a)
 static void definition(void **state)
 {
     static void (*const checks[IR_OP_COUNT])(operands * a) = {
-        [IR_EMBED] = table,         [IR_POSITION] = table,  [IR_LINEAR] = linear,
-        [IR_RMSNORM] = norm,        [IR_LAYERNORM] = norm,  [IR_ROPE] = rope,
-        [IR_ATTENTION] = attention, [IR_GELU] = pointwise,  [IR_SWIGLU] = pointwise,
-        [IR_ADD] = pointwise,       [IR_SLICE] = pointwise, [IR_ROUTER] = router,
-        [IR_DISPATCH] = exchange,   [IR_EXPERTS] = experts, [IR_COMBINE] = exchange,
-        [IR_CROSS_ENTROPY] = loss,  [IR_MSE] = loss,        [IR_ATTENTION_SLICE] = attention,
+        [IR_EMBED] = table,
+        [IR_POSITION] = table,
+        [IR_LINEAR] = linear,
+        [IR_RMSNORM] = norm,
+        [IR_LAYERNORM] = norm,
+        [IR_ROPE] = rope,
+        [IR_ATTENTION] = attention,
+        [IR_GELU] = pointwise,
+        [IR_SWIGLU] = pointwise,
+        [IR_ADD] = pointwise,
+        [IR_SLICE] = pointwise,
+        [IR_ROUTER] = router,
+        [IR_DISPATCH] = exchange,
+        [IR_EXPERTS] = experts,
+        [IR_COMBINE] = exchange,
+        [IR_CROSS_ENTROPY] = loss,
+        [IR_MSE] = loss,
+        [IR_ATTENTION_PART] = attention_round,
+        [IR_ATTENTION_END] = attention_end,
+        [IR_ATTENTION_SLICE] = attention,
     };
     const op_case *c = *state;
     operands a;

@@ -41,6 +41,7 @@ static const struct {
     const model_row *model;
     uint32_t replicas; /* 0: one rank without directives */
     bool experts, tensor;
+    uint32_t parts; /* ranks that share sequences, of each replica; 0: none */
 } units[ORACLE_UNITS] = {
     {"oracle-gpt2-alone", &gpt2, 0, false},
     {"oracle-gpt2-dualpipev", &gpt2, 1, false},
@@ -49,6 +50,9 @@ static const struct {
     {"oracle-qwen3_moe-dualpipev", &qwen3_moe, 1, false},
     {"oracle-qwen3_moe-dualpipev-dp2", &qwen3_moe, 2, false},
     {"oracle-qwen3_moe-dualpipev-dp2ep", &qwen3_moe, 2, true},
+    {"oracle-gpt2-dualpipev-cp2", &gpt2, 1, .parts = 2},
+    {"oracle-qwen3_moe-dualpipev-cp2", &qwen3_moe, 1, .parts = 2},
+    {"oracle-qwen3_moe-dualpipev-dp2-cp2", &qwen3_moe, 2, .parts = 2},
     {"oracle-gpt2-tensor", &gpt2, 0, .tensor = true},
     {"oracle-qwen3_moe-tensor", &qwen3_moe, 0, .tensor = true},
 };
@@ -61,6 +65,7 @@ const char *oracle_name(uint32_t i)
 static bool write_script(const tool *t, uint32_t i, const char *name, reason *why)
 {
     char path[512];
+    uint32_t n_ranks = units[i].replicas * (units[i].parts > 0 ? units[i].parts : 1);
     FILE *file = fopen(run_path(t, name, path), "w");
     if (!file)
         return fail(why, "cannot write %s", path);
@@ -70,11 +75,17 @@ static bool write_script(const tool *t, uint32_t i, const char *name, reason *wh
     if (units[i].replicas > 0) {
         fprintf(file,
                 "from \"schedules\" import dualpipev, v_stages\n"
-                "let pp, dp, ep = [stream(\"pp\"), stream(\"dp\"), stream(\"ep\")]\n"
+                "let pp, dp, ep, cp = [stream(\"pp\"), stream(\"dp\"), stream(\"ep\"), "
+                "stream(\"cp\")]\n"
                 "let at = v_stages(2, dp=%u)\n"
                 "for s in 0..4 {\n  place {PP: s} on at[s] stream pp\n",
-                units[i].replicas);
-        if (units[i].replicas > 1)
+                n_ranks);
+        if (units[i].parts > 0)
+            fprintf(file,
+                    "  shard {PP: s} on [at[s][r * %u:r * %u + %u] for r in 0..%u] as sequence "
+                    "stream cp\n",
+                    units[i].parts, units[i].parts, units[i].parts, units[i].replicas);
+        if (n_ranks > 1)
             fputs("  replicate {PP: s} on at[s] reduce dp\n", file);
         if (units[i].experts)
             fputs("  shard {PP: s, EP: *} on at[s] stream ep\n", file);

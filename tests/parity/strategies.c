@@ -16,7 +16,7 @@
 
 #include "parity.h"
 
-enum { MAX_VALUES = 16, MAX_RULES = 8, MAX_FILES = 128, MAX_UNITS = 4096, WORD = 64 };
+enum { MAX_VALUES = 16, MAX_RULES = 24, MAX_FILES = 128, MAX_UNITS = 4096, WORD = 64 };
 
 typedef struct parameter {
     char name[WORD], values[MAX_VALUES][WORD];

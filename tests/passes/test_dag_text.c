@@ -16,7 +16,18 @@
 #include "compiled.h"
 #include "ir/dag.h"
 
-/* Pipelines with everything a DAG has: transfers, exchanges, buckets, split backwards. */
+/* Pipelines with everything a DAG has: transfers, exchanges, buckets, split backwards, borders with
+ * other forms of tensors behind them. */
+/* slices, of which microbatch 1 goes the other way */
+static const char slices[] =
+    "from \"models/llama\" import llama\n"
+    "train llama(tokens(4, 8), targets(), stages=2) optimizer sgd(0.1)\n"
+    "split {} by MB into 2\n"
+    "split {} by SEQ into 4 along sequence\n"
+    "for s in 0..2 { for m in 0..2 { place {PP: s, MB: m} on [(s + m) % 2] } }\n"
+    "order [[F(0, r), F(1, 1 - r), B(1, 1 - r)] + [BI(0, r, SEQ=3 - k) for k in 0..4]\n"
+    "       + [BW(0, r, SEQ=k) for k in 0..4] for r in 0..2]\n";
+
 static const char *const scripts[] = {
     "from \"models/mlp\" import mlp\n"
     "train mlp(tokens(4, 8), targets(), stages=2, dim=8, vocab=16) optimizer sgd(0.1)\n",
@@ -40,7 +51,28 @@ static const char *const scripts[] = {
     "  replicate {PP: s} on d reduce dp bucket 0.02\n"
     "  shard {PP: s, EP: *} on d stream ep\n"
     "}\n"
+    "recompute {PP: [0, 3], MB: 1..3}\n"
+    "recompute {PP: 1, EP: *}\n"
     "order dualpipev(2, 4)\n",
+
+    /* copies to host memory, and what is made again */
+    "from \"models/mlp\" import mlp\n"
+    "from \"schedules\" import gpipe\n"
+    "train mlp(tokens(8, 8), targets(), stages=2, dim=8, vocab=16) optimizer sgd(0.1)\n"
+    "split {} by MB into 8\n"
+    "for s in 0..2 { place {PP: s} on [s] }\n"
+    "offload {MB: [0, 1, 3, 4]} to host\n"
+    "recompute {MB: 5..8}\n"
+    "order gpipe(2, 8)\n",
+    /* ranks that share sequences: shifts there, home and once more */
+    "from \"models/gpt2\" import gpt2\n"
+    "from \"schedules\" import zerobubble\n"
+    "train gpt2(tokens(4, 16), targets(), stages=1, vocab=16) optimizer sgd(0.1)\n"
+    "split {} by MB into 2\n"
+    "place {} on [0, 1, 2, 3]\n"
+    "replicate {} on [0, 1, 2, 3]\n"
+    "shard {} on [[0, 1], [2, 3]] as sequence\n"
+    "order zerobubble(1, 2)\n",
 
     /* a residual over two stages: several uses of one tensor; regions inside regions */
     "model m(x, y) {\n"
@@ -55,14 +87,15 @@ static const char *const scripts[] = {
     "split {} by MB into 2\n"
     "for s in 0..3 { place {PP: s} on [s] }\n",
 
-    /* slices, of which microbatch 1 goes the other way */
-    "from \"models/llama\" import llama\n"
-    "train llama(tokens(4, 8), targets(), stages=2) optimizer sgd(0.1)\n"
+    slices,
+
+    "from \"models/qwen3_moe\" import qwen3_moe\n"
+    "train qwen3_moe(tokens(16, 8), targets(), stages=2, layers=2) optimizer sgd(0.1)\n"
     "split {} by MB into 2\n"
-    "split {} by SEQ into 4 along sequence\n"
-    "for s in 0..2 { for m in 0..2 { place {PP: s, MB: m} on [(s + m) % 2] } }\n"
-    "order [[F(0, r), F(1, 1 - r), B(1, 1 - r)] + [BI(0, r, SEQ=3 - k) for k in 0..4]\n"
-    "       + [BW(0, r, SEQ=k) for k in 0..4] for r in 0..2]\n",
+    "for s in 0..2 {\n"
+    "  place {PP: s} on [2 * s, 2 * s + 1]\n"
+    "  shard {PP: s, TP: *} on [2 * s, 2 * s + 1] as tensor sequence true\n"
+    "}\n",
 };
 enum { N_SCRIPTS = sizeof scripts / sizeof *scripts };
 
@@ -182,7 +215,7 @@ static void a_dump_says_what_slices_carry(void **state)
 {
     (void)state;
     compiled c;
-    compiled_open(&c, scripts[4], 0, "schedule");
+    compiled_open(&c, slices, 0, "schedule");
     assert_int_equal(c.status, PPS_OK);
     static const char *const parts[] = {
         "dag microbatches=2 tag=MB slices=4 tag=SEQ groups=2 ",

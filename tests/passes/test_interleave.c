@@ -113,7 +113,11 @@ static void bench_open(bench *b)
                                  .f_border = {IR_NONE, IR_NONE},
                                  .b_border = {IR_NONE, IR_NONE},
                                  .carrier = l};
-        dag_run run = {.kind = PLAN_ALL_TO_ALL, .pass = PPS_PASS_F, .chunk = l + 1, .link = l};
+        dag_run run = {.kind = PLAN_ALL_TO_ALL,
+                       .pass = PPS_PASS_F,
+                       .chunk = l + 1,
+                       .link = l,
+                       .teams = IR_NONE};
         b->links[l].f_border[DAG_DST] = add_run(b, run);
         run.pass = PPS_PASS_BI;
         b->links[l].b_border[DAG_DST] = add_run(b, run);

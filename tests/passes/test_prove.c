@@ -39,6 +39,15 @@ static const char pipeline[] = "from \"models/mlp\" import mlp\n"
                                "for s in 0..4 { place {PP: s} on [s] }\n"
                                "order zerobubble(4, 4)\n";
 
+/* Tensors shared by two teams, positions by the ranks of each. */
+static const char tensor[] = "from \"models/llama\" import llama\n"
+                             "train llama(tokens(8, 8), targets(), stages=1, layers=2, dim=16,"
+                             " heads=2, kv_heads=2, hidden=8, vocab=32) optimizer sgd(0.1)\n"
+                             "split {} by MB into 2\n"
+                             "place {} on [0, 1, 2, 3]\n"
+                             "replicate {} on [0, 1, 2, 3]\n"
+                             "shard {TP: *} on [[0, 1], [2, 3]] as tensor sequence true\n";
+
 static compiled c;
 static plan_work *works; /* the set's, and the two that own_work hands out */
 static uint32_t n_shared;
@@ -78,6 +87,12 @@ static int open_pipeline(void **state)
 {
     (void)state;
     return open_script(pipeline);
+}
+
+static int open_tensor(void **state)
+{
+    (void)state;
+    return open_script(tensor);
 }
 
 static int close_script(void **state)
@@ -420,6 +435,34 @@ static void buckets_are_reduced_and_updated_once(void **state)
     assert_int_equal(proved(), 0);
 }
 
+/* Teams of other ranks, for one step alone and for all; ranks of other rows, or that do not speak.
+ */
+static void tensors_are_shared_in_one_way(void **state)
+{
+    (void)state;
+    static const plan_step_kind kinds[] = {PLAN_SEQ_SCATTER, PLAN_SEQ_GATHER, PLAN_STATS};
+    plan *p = &c.set->plans[0];
+    uint32_t teams = plan_work_of(c.set, step_of(p, PLAN_STATS, 0))->teams;
+    assert_int_equal(c.set->teams[teams].size, 2);
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+        plan_step *s = step_of(p, kinds[i], 0), was = *s;
+        own_work(s, 0)->teams = 0; /* the whole group's */
+        assert_int_equal(proved(), 550);
+        assert_non_null(strstr(c.said, "tensors are shared in two ways"));
+        *s = was;
+    }
+    uint32_t *ranks = c.set->team_ranks + c.set->teams[teams].ranks;
+    ranks[1] = 2, ranks[2] = 1; /* [0, 2] and [1, 3] */
+    assert_int_equal(proved(), 550);
+    ranks[1] = 1, ranks[2] = 2;
+    c.set->rank_speaks[1] = true;
+    assert_int_equal(proved(), 550);
+    assert_non_null(strstr(c.said, "shares tensors between ranks of different rows"));
+    c.set->rank_speaks[1] = false;
+    assert_int_equal(proved(), 0);
+}
+
+#define ON_TENSOR(test)   cmocka_unit_test_setup_teardown(test, open_tensor, close_script)
 #define ON_MOE(test)      cmocka_unit_test_setup_teardown(test, open_moe, close_script)
 #define ON_PIPELINE(test) cmocka_unit_test_setup_teardown(test, open_pipeline, close_script)
 
@@ -430,6 +473,11 @@ int main(void)
         ON_PIPELINE(what_is_made_passes),
         ON_MOE(no_wait_can_be_dropped),
         ON_PIPELINE(no_wait_can_be_dropped),
+        ON_TENSOR(no_wait_can_be_dropped),
+        ON_TENSOR(tensors_are_shared_in_one_way),
+        ON_TENSOR(swapped_steps_are_refused_or_independent),
+        ON_TENSOR(live_buffers_share_no_bytes),
+        ON_TENSOR(steps_use_buffers_that_are_there),
         ON_MOE(waits_point_backward_to_other_streams),
         ON_MOE(transfers_match_their_other_ends),
         ON_MOE(transfers_in_another_order_wait_for_ever),

@@ -76,6 +76,7 @@ void pb_init(plan_builder *b, uint32_t n_groups, uint32_t group_size, uint32_t n
     }
 }
 
+/* Held by every rank of the group, one of which speaks for it. */
 void pb_param(plan_builder *b, uint32_t group, uint32_t id)
 {
     static const char *const names[4] = {"p0", "p1", "p2", "p3"};
@@ -90,7 +91,7 @@ void pb_param(plan_builder *b, uint32_t group, uint32_t id)
     b->buckets[group][p->n_buckets++] = (plan_bucket){.first = p->n_params++,
                                                       .n = 1,
                                                       .bytes = PB_BYTES,
-                                                      .teams = IR_NONE,
+                                                      .teams = p->n_ranks > 1 ? group : IR_NONE,
                                                       .slices = 1,
                                                       .offset = {offset, offset, offset}};
 }

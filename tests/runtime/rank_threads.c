@@ -100,8 +100,8 @@ static pps_status one_step(rank_thread *t, exec_rank *r)
     const plan *p = r->plan;
     for (uint32_t k = 0; !t->all->paced && k < set->n_data; k++)
         if (reads_data(set, p, k))
-            train_data_fill(t->data, k, r->epoch, set->rank_replica[p->ranks + r->group_index],
-                            p->n_replicas, r->arena + p->data_offset + set->data[k].offset);
+            train_data_fill(t->data, k, r->epoch, train_share_of(set, r->rank),
+                            r->arena + p->data_offset + set->data[k].offset);
     uint64_t begin_ns = now_ns();
     if (t->all->watch.loop)
         t->all->watch.loop(t->all->watch.ud, r, true);
@@ -150,6 +150,8 @@ static void *rank_main(void *ud)
                    .rank = t->rank,
                    .group_index = set->rank_index[t->rank],
                    .arena = coll_world_arena(t->world, t->rank),
+                   .host = exec_cpu_host(&set->plans[set->rank_group[t->rank]],
+                                         coll_world_arena(t->world, t->rank)),
                    .losses = t->losses,
                    .lr_scale = 1};
     t->status = coll_rank_new(t->world, t->rank, &coll);
@@ -198,8 +200,8 @@ static coll_world *new_world(const rank_threads *all)
     coll_world *world = NULL;
     char reason[256] = "";
     for (uint32_t i = 0; i < set->n_ranks; i++)
-        bytes[i] =
-            all->paced ? exec_paced_arena_bytes(set) : set->plans[set->rank_group[i]].total_bytes;
+        bytes[i] = all->paced ? exec_paced_arena_bytes(set)
+                              : exec_cpu_arena_bytes(&set->plans[set->rank_group[i]]);
     if (coll_world_new(&config, &world, reason) != PPS_OK)
         fail_msg("no segment: %s", reason);
     free(bytes);

@@ -434,6 +434,60 @@ static void test_all_to_all(void **state)
     run_threads(2, too_many_rows);
 }
 
+/* Every distance there, and back again: each rank gets its own. */
+static int around(case_cx *cx, coll_rank *r, char *arena)
+{
+    enum { N = 100 };
+    uint32_t *own = (uint32_t *)arena, *there = own + 2 * N, *home = own + 4 * N;
+    for (uint64_t round = 0; round < 40; round++)
+        for (uint32_t shift = 1; shift < cx->n_ranks; shift++) {
+            for (uint32_t i = 0; i < N; i++)
+                own[i] = (uint32_t)(cx->rank * 1000 + i + round);
+            coll_op op = group_op(cx, COLL_SHIFT, shift, round);
+            op.shift = shift;
+            op.send = own;
+            op.recv = there;
+            op.bytes = N * sizeof *own;
+            CHECK(run_op(r, &op) == PPS_OK);
+            CHECK(op.sent_bytes == N * sizeof *own);
+            uint32_t from = (cx->rank + cx->n_ranks - shift) % cx->n_ranks;
+            for (uint32_t i = 0; i < N; i++)
+                CHECK(there[i] == from * 1000 + i + round);
+            op.seq += MAX_RANKS;
+            op.flags = COLL_RETURN;
+            op.send = there;
+            op.recv = home;
+            CHECK(run_op(r, &op) == PPS_OK);
+            CHECK(memcmp(own, home, N * sizeof *own) == 0);
+        }
+    return 0;
+}
+
+/* A shift over no rank, over all, and one that its peer believes to be longer. */
+static int odd_shifts(case_cx *cx, coll_rank *r, char *arena)
+{
+    coll_op op = group_op(cx, COLL_SHIFT, 1, 0);
+    op.send = arena;
+    op.recv = arena + 64;
+    op.bytes = 64;
+    CHECK(coll_start(r, &op) == PPS_ERR_ARG);
+    op.shift = cx->n_ranks;
+    CHECK(coll_start(r, &op) == PPS_ERR_ARG);
+    op.shift = cx->rank == 1 ? 2 : 1;
+    CHECK(run_op(r, &op) == PPS_ERR_COLL);
+    return 0;
+}
+
+static void test_shift(void **state)
+{
+    (void)state;
+    for (uint32_t n = 2; n <= MAX_RANKS; n++) {
+        run_threads(n, around);
+        run_processes(n, around);
+    }
+    run_threads(3, odd_shifts);
+}
+
 /* ---- Disagreement and loss ---------------------------------------------------------------------
  */
 
@@ -607,7 +661,7 @@ int main(void)
         cmocka_unit_test(test_all_reduce),   cmocka_unit_test(test_all_to_all),
         cmocka_unit_test(test_disagreement), cmocka_unit_test(test_abort_wakes),
         cmocka_unit_test(test_killed_child), cmocka_unit_test(test_barrier),
-        cmocka_unit_test(test_too_large),
+        cmocka_unit_test(test_too_large),    cmocka_unit_test(test_shift),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -53,6 +53,11 @@ static train_data *open_data(fixture *f, const data_set *d)
     return data;
 }
 
+static train_share rows_of(uint32_t replica, uint32_t n_replicas)
+{
+    return (train_share){.replica = replica, .n_replicas = n_replicas, .n_parts = 1};
+}
+
 static void windows_of_bytes(void **state)
 {
     fixture *f = *state;
@@ -68,8 +73,8 @@ static void windows_of_bytes(void **state)
     assert_int_equal(train_data_tokens(data), 100);
     for (uint64_t step = 0; step < 20; step++) {
         int32_t tokens[B * T], targets[B * T];
-        train_data_fill(data, 0, step, 0, 1, tokens);
-        train_data_fill(data, 1, step, 0, 1, targets);
+        train_data_fill(data, 0, step, rows_of(0, 1), tokens);
+        train_data_fill(data, 1, step, rows_of(0, 1), targets);
         for (uint64_t r = 0; r < B; r++)
             for (uint64_t t = 0; t < T; t++) {
                 uint64_t at = (step * B + r) * T + t;
@@ -91,11 +96,42 @@ static void replicas_share_a_batch(void **state)
     for (uint32_t k = 0; k < 3; k++) {
         int32_t whole[B * T * 3], parts[B * T * 3];
         size_t bytes = B * d.data[k].row_elems * 4;
-        train_data_fill(data, k, 3, 0, 1, whole);
+        train_data_fill(data, k, 3, rows_of(0, 1), whole);
         for (uint32_t n = 2; n <= 4; n += 2) {
             for (uint32_t i = 0; i < n; i++)
-                train_data_fill(data, k, 3, i, n, (char *)parts + i * bytes / n);
+                train_data_fill(data, k, 3, rows_of(i, n), (char *)parts + i * bytes / n);
             assert_memory_equal(whole, parts, bytes);
+        }
+    }
+    train_data_close(data);
+}
+
+/* Parts of the positions, put back block by block, are the rows. */
+static void parts_share_sequences(void **state)
+{
+    fixture *f = *state;
+    data_set d;
+    make(&d, IR_SOURCE_NONE, NULL, 0, 250);
+    train_data *data = open_data(f, &d);
+    for (uint32_t k = 0; k < 3; k++) {
+        int32_t whole[B * T * 3], own[B * T * 3], again[B * T * 3];
+        size_t width = d.data[k].row_elems / T;
+        train_data_fill(data, k, 3, rows_of(0, 1), whole);
+        for (uint32_t n = 2; n <= 4; n += 2) {
+            size_t block = T / (2 * n) * width;
+            for (uint32_t part = 0; part < n; part++) {
+                train_share share = {.n_replicas = 2, .part = part, .n_parts = n};
+                for (share.replica = 0; share.replica < 2; share.replica++) {
+                    train_data_fill(data, k, 3, share, own);
+                    for (size_t r = 0; r < B / 2; r++)
+                        for (size_t i = 0; i < 2; i++) {
+                            size_t to = i == 0 ? part : 2 * n - 1 - part;
+                            memcpy(again + (share.replica * B / 2 + r) * T * width + to * block,
+                                   own + (2 * r + i) * block, block * 4);
+                        }
+                }
+            }
+            assert_memory_equal(whole, again, B * T * width * 4);
         }
     }
     train_data_close(data);
@@ -110,8 +146,8 @@ static void drawn_ids(void **state)
     uint32_t seen[11] = {0};
     for (uint64_t step = 0; step < 500; step++) {
         int32_t tokens[B * T], targets[B * T];
-        train_data_fill(data, 0, step, 0, 1, tokens);
-        train_data_fill(data, 1, step, 0, 1, targets);
+        train_data_fill(data, 0, step, rows_of(0, 1), tokens);
+        train_data_fill(data, 1, step, rows_of(0, 1), targets);
         assert_memory_equal(tokens + 1, targets, sizeof tokens - 4);
         for (int i = 0; i < B * T; i++) {
             assert_in_range(tokens[i], 0, 10);
@@ -132,9 +168,9 @@ static void features_are_normal(void **state)
     double sum = 0, squares = 0;
     int n = 0;
     float first[B * T * 3], x[B * T * 3];
-    train_data_fill(data, 2, 0, 0, 1, first);
+    train_data_fill(data, 2, 0, rows_of(0, 1), first);
     for (uint64_t step = 0; step < 500; step++) {
-        train_data_fill(data, 2, step, 0, 1, x);
+        train_data_fill(data, 2, step, rows_of(0, 1), x);
         for (int i = 0; i < B * T * 3; i++, n++) {
             sum += x[i];
             squares += (double)x[i] * x[i];
@@ -144,7 +180,7 @@ static void features_are_normal(void **state)
     assert_true(fabs(squares / n - 1) < 0.03);
     assert_memory_not_equal(first, x, sizeof x);
     d.data[2].key = 2;
-    train_data_fill(data, 2, 0, 0, 1, x);
+    train_data_fill(data, 2, 0, rows_of(0, 1), x);
     assert_memory_not_equal(first, x, sizeof x);
     train_data_close(data);
 }
@@ -173,7 +209,7 @@ static void token_files(void **state)
     train_data *data = open_data(f, &d);
     assert_int_equal(train_data_tokens(data), 50);
     int32_t tokens[B * T];
-    train_data_fill(data, 0, 1, 0, 1, tokens);
+    train_data_fill(data, 0, 1, rows_of(0, 1), tokens);
     for (int i = 0; i < B * T; i++) {
         int at = (B * T + i) % 50;
         assert_int_equal(tokens[i], (at * 3) % 256 + 256 * (at % 5));
@@ -255,6 +291,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(windows_of_bytes, fixture_open, fixture_close),
         cmocka_unit_test_setup_teardown(replicas_share_a_batch, fixture_open, fixture_close),
+        cmocka_unit_test_setup_teardown(parts_share_sequences, fixture_open, fixture_close),
         cmocka_unit_test_setup_teardown(drawn_ids, fixture_open, fixture_close),
         cmocka_unit_test_setup_teardown(features_are_normal, fixture_open, fixture_close),
         cmocka_unit_test_setup_teardown(token_files, fixture_open, fixture_close),
