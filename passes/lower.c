@@ -24,20 +24,21 @@ typedef struct lower {
     arena *mem; /* this group's */
     lower_buffers buffers;
     lower_named named;
-    uint32_t *work_of, *run_place, *origin_place, n_origins;
+    uint32_t *work_of, *run_place, *origin_place, n_origins, *n_bindings;
     plan *plan;
     uint32_t *block_of; /* [lives] the plan's block; untouched + family: none so far */
     plan_block *blocks; /* by first touch */
     memory_uses *uses;  /* of each */
     uint32_t n_blocks, n_host;
-    uint32_t *place_of;  /* [n_blocks] number in its memory, in_host +; NULL: all on the device */
-    uint32_t *clock;     /* [n_steps][n_streams]: step + 1 */
-    uint32_t *stream_at; /* [n_streams] latest step + 1 */
-    uint32_t *need;      /* [n_streams] */
-    uint32_t *waits;     /* growing */
+    uint32_t *place_of; /* [n_blocks] number in its memory, in_host +; NULL: all on the device */
+    uint32_t *lane, n_lanes; /* [n_streams] of those that this group uses */
+    uint32_t *clock;         /* [n_steps][n_lanes]: step + 1 */
+    uint32_t *lane_at;       /* [n_lanes] latest step + 1 */
+    uint32_t *need;          /* [n_lanes] */
+    uint32_t *waits;         /* growing */
     uint32_t cap_waits;
     uint32_t *next_on;        /* [n_steps] the next of the same stream so far, or IR_NONE */
-    uint32_t *settled;        /* [n_streams] the first step that may still go on */
+    uint32_t *settled;        /* [n_lanes] the first step that may still go on */
     uint32_t row_group;       /* of the last compute */
     uint32_t seq, seq_before; /* where it, and the group before it, begin in the global order */
 } lower;
@@ -55,9 +56,8 @@ static uint64_t aligned(uint64_t bytes)
 
 static void need(lower *l, uint32_t node)
 {
-    const plan_step *s = &l->plan->steps[l->cx->step[node]];
-    if (l->need[s->stream] < l->cx->step[node] + 1)
-        l->need[s->stream] = l->cx->step[node] + 1;
+    uint32_t step = l->cx->step[node], *latest = &l->need[l->lane[l->plan->steps[step].stream]];
+    *latest = step + 1 > *latest ? step + 1 : *latest;
 }
 
 static void needs_of(lower *l, uint32_t v)
@@ -101,8 +101,8 @@ static void settle(lower *l, uint32_t v)
     l->row_group = cx->node_slot[v];
     l->seq_before = l->seq;
     l->seq = cx->seq[v];
-    for (uint32_t s = 1; s < cx->dag->n_streams; s++) {
-        uint32_t next = l->settled[s];
+    for (uint32_t s = 0; s < l->n_lanes; s++) {
+        uint32_t next = s != l->lane[0] ? l->settled[s] : IR_NONE;
         for (; next != IR_NONE; next = l->next_on[next]) {
             bool copies = steps[next].kind == PLAN_OFFLOAD;
             if (cx->seq[issue[next]] >= l->seq_before + copies)
@@ -114,30 +114,30 @@ static void settle(lower *l, uint32_t v)
     }
 }
 
-static void enter_stream(lower *l, uint32_t stream, uint32_t step)
+static void enter_lane(lower *l, uint32_t lane, uint32_t step)
 {
-    uint32_t before = l->stream_at[stream];
+    uint32_t before = l->lane_at[lane];
     l->next_on[step] = IR_NONE;
     if (before > 0)
         l->next_on[before - 1] = step;
-    if (l->settled[stream] == IR_NONE)
-        l->settled[stream] = step;
+    if (l->settled[lane] == IR_NONE)
+        l->settled[lane] = step;
 }
 
 static pps_status set_waits(lower *l, uint32_t v, uint32_t step)
 {
     plan *p = l->plan;
     plan_step *s = &p->steps[step];
-    uint32_t n = l->cx->dag->n_streams, *clock = l->clock + (size_t)step * n;
+    uint32_t n = l->n_lanes, *clock = l->clock + (size_t)step * n, lane = l->lane[s->stream];
     memset(l->need, 0, n * sizeof *l->need);
     needs_of(l, v);
     if (s->kind == PLAN_COMPUTE)
         settle(l, v);
-    enter_stream(l, s->stream, step);
-    uint32_t before = l->stream_at[s->stream];
+    enter_lane(l, lane, step);
+    uint32_t before = l->lane_at[lane];
     if (before > 0) {
         memcpy(clock, l->clock + (size_t)(before - 1) * n, n * sizeof *clock);
-        clock[s->stream] = before;
+        clock[lane] = before;
     } else {
         memset(clock, 0, n * sizeof *clock);
     }
@@ -145,7 +145,7 @@ static pps_status set_waits(lower *l, uint32_t v, uint32_t step)
     for (;;) { /* latest first: it is likeliest to bring the others along */
         uint32_t best = IR_NONE;
         for (uint32_t i = 0; i < n; i++)
-            if (i != s->stream && l->need[i] > clock[i] &&
+            if (i != lane && l->need[i] > clock[i] &&
                 (best == IR_NONE || l->need[i] > l->need[best]))
                 best = i;
         if (best == IR_NONE)
@@ -166,7 +166,7 @@ static pps_status set_waits(lower *l, uint32_t v, uint32_t step)
             clock[i] = theirs[i] > clock[i] ? theirs[i] : clock[i];
         clock[best] = target + 1;
     }
-    l->stream_at[s->stream] = step + 1;
+    l->lane_at[lane] = step + 1;
     return PPS_OK;
 }
 
@@ -343,21 +343,45 @@ static pps_status place_params(pass_cx *cx, uint32_t group)
     return PPS_OK;
 }
 
-/* Room for the blocks of a group; and how many bindings its steps have in all. */
+/* Bindings of the steps that have a work, numbered as by lower_work. */
+static pps_status count_bindings(lower *l)
+{
+    pass_cx *cx = l->cx;
+    const dag *d = cx->dag;
+    PASS_ALLOC(l->n_bindings, cx->phase, LOWER_WORKS * (size_t)d->n_runs);
+    for (uint32_t i = 0; i < d->n_runs; i++) {
+        const dag_run *r = &d->runs[i];
+        uint32_t lives[3], *n = &l->n_bindings[LOWER_WORKS * i];
+        if (r->kind != PLAN_COMPUTE)
+            n[0] = lower_comm_lives(&l->buffers, r->first, lives);
+        for (uint32_t k = 0; r->kind == PLAN_COMPUTE && k < LOWER_WORKS; k++) {
+            const pass_program *variant = cx->chunks[r->chunk].programs[k / 2];
+            n[k] = variant[k % 2 != 0 ? PPS_PASS_B : r->pass].binds.n;
+        }
+    }
+    return PPS_OK;
+}
+
+/* The streams of a group, room for its blocks; and how many bindings its steps have in all. */
 static pps_status start_group(lower *l, uint32_t group, uint32_t *ret_bindings)
 {
     pass_cx *cx = l->cx;
     const dag *d = cx->dag;
     const lower_buffers *b = &l->buffers;
     ir_range issue = cx->group_issue[group];
-    uint32_t n_blocks = 0, lives[3];
+    uint32_t n_blocks = 0;
+    PASS_NEW(l->lane, l->mem, d->n_streams);
+    memset(l->lane, 0xff, d->n_streams * sizeof *l->lane);
+    l->n_lanes = 0;
     *ret_bindings = 0;
     for (uint32_t i = 0; i < issue.n; i++) {
         uint32_t v = cx->issue[issue.begin + i];
-        bool is_compute = d->runs[d->node_run[v]].kind == PLAN_COMPUTE;
-        n_blocks += is_compute;
-        *ret_bindings +=
-            is_compute ? pass_program_of(cx, v)->binds.n : lower_comm_lives(b, v, lives);
+        const dag_run *r = &d->runs[d->node_run[v]];
+        bool compute = r->kind == PLAN_COMPUTE;
+        if (l->lane[r->stream] == IR_NONE)
+            l->lane[r->stream] = l->n_lanes++;
+        n_blocks += compute;
+        *ret_bindings += l->n_bindings[lower_work(d, v)];
     }
     PASS_NEW(l->block_of, l->mem, b->n_lives[group]);
     for (uint32_t i = 0; i < b->n_families; i++) {
@@ -460,19 +484,18 @@ static pps_status make_steps(lower *l, uint32_t group, arena *mem, uint32_t **re
                              uint32_t **ret_host_ends)
 {
     pass_cx *cx = l->cx;
-    const dag *d = cx->dag;
     plan *p = l->plan = &cx->set->plans[group];
     ir_range issue = cx->group_issue[group];
     uint32_t n_bindings;
     PPS_TRY(start_group(l, group, &n_bindings));
     PASS_NEW(p->steps, cx->mem, issue.n);
     PASS_NEW(p->bindings, cx->mem, n_bindings);
-    PASS_NEW(l->clock, l->mem, (size_t)issue.n * d->n_streams);
-    PASS_ALLOC(l->stream_at, l->mem, d->n_streams);
-    PASS_ALLOC(l->need, l->mem, d->n_streams);
+    PASS_NEW(l->clock, l->mem, (size_t)issue.n * l->n_lanes);
+    PASS_ALLOC(l->lane_at, l->mem, l->n_lanes);
+    PASS_ALLOC(l->need, l->mem, l->n_lanes);
     PASS_NEW(l->next_on, l->mem, issue.n);
-    PASS_ALLOC(l->settled, l->mem, d->n_streams);
-    memset(l->settled, 0xff, d->n_streams * sizeof *l->settled);
+    PASS_NEW(l->settled, l->mem, l->n_lanes);
+    memset(l->settled, 0xff, l->n_lanes * sizeof *l->settled);
     l->row_group = IR_NONE;
     l->seq = l->seq_before = 0;
     for (uint32_t i = 0; i < issue.n; i++) {
@@ -484,11 +507,11 @@ static pps_status make_steps(lower *l, uint32_t group, arena *mem, uint32_t **re
         memcpy(p->waits, l->waits, p->n_waits * sizeof *p->waits);
     PPS_TRY(divide_blocks(l, mem));
     PPS_TRY(memory_ends(mem, l->mem, p->blocks, l->uses, p->n_blocks, p->steps, p->n_steps,
-                        l->clock, d->n_streams, ret_ends));
+                        l->clock, l->lane, l->n_lanes, ret_ends));
     if (p->n_host_blocks == 0)
         return PPS_OK;
     return memory_ends(mem, l->mem, p->host_blocks, l->uses + p->n_blocks, p->n_host_blocks,
-                       p->steps, p->n_steps, l->clock, d->n_streams, ret_host_ends);
+                       p->steps, p->n_steps, l->clock, l->lane, l->n_lanes, ret_host_ends);
 }
 
 /* What it takes to make steps is gone before their blocks are placed. */
@@ -520,6 +543,7 @@ pps_status pass_lower(pass_cx *cx)
     PPS_TRY(lower_places(cx, &l.run_place, &l.origin_place, &l.n_origins));
     PPS_TRY(lower_buffers_init(&l.buffers, cx));
     PPS_TRY(lower_named_init(&l.named, &l.buffers));
+    PPS_TRY(count_bindings(&l));
     pps_status status = PPS_OK;
     for (uint32_t g = 0; g < cx->dag->n_groups && status == PPS_OK; g++)
         status = lower_group(&l, g);

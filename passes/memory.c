@@ -41,20 +41,21 @@ plan_block memory_block_of(uint64_t bytes, uint8_t what)
 typedef struct timeline {
     const plan_step *steps;
     uint32_t n_steps;
-    const uint32_t *clock; /* [n_steps][n_streams]: last step known complete + 1 */
-    uint32_t n_streams;
-    uint32_t *next;  /* [n_steps] step of the same stream */
-    uint32_t *at;    /* [n_streams][n_streams]: what each stream knows first not of each other's */
-    uint32_t *until; /* [n_streams] its latest step that began a block, + 1 */
+    const uint32_t *clock; /* [n_steps][n_lanes]: last step known complete + 1 */
+    const uint32_t *lane;  /* [stream] */
+    uint32_t n_lanes;
+    uint32_t *next;    /* [n_steps] step of the same lane */
+    uint32_t *at;      /* [n_lanes][n_lanes]: what each lane knows first not of each other's */
+    uint32_t *until;   /* [n_lanes] its latest step that began a block, + 1 */
     uint32_t *blocked; /* [n_steps] the first step from which on all that begin blocks know it */
 } timeline;
 
-/* Stream `own` now knows of each other stream's steps below clock[stream], of those from at[stream]
- * on for the first time: no step of it before until[own] did. */
+/* Lane `own` now knows of each other lane's steps below clock[lane], of those from at[lane] on for
+ * the first time: no step of it before until[own] did. */
 static void learn(const timeline *t, uint32_t own, const uint32_t *clock)
 {
-    uint32_t *at = t->at + (size_t)own * t->n_streams, until = t->until[own];
-    for (uint32_t s = 0; s < t->n_streams; s++)
+    uint32_t *at = t->at + (size_t)own * t->n_lanes, until = t->until[own];
+    for (uint32_t s = 0; s < t->n_lanes; s++)
         for (; s != own && at[s] < clock[s]; at[s] = t->next[at[s]])
             if (until > t->blocked[at[s]])
                 t->blocked[at[s]] = until;
@@ -65,26 +66,26 @@ static pps_status find_blocked(arena *mem, timeline *t, const plan_block *blocks
     uint32_t *begin, *all;
     PASS_ALLOC(t->blocked, mem, t->n_steps);
     PASS_NEW(t->next, mem, t->n_steps);
-    PASS_NEW(t->at, mem, (size_t)t->n_streams * t->n_streams);
-    PASS_ALLOC(t->until, mem, t->n_streams);
-    PASS_NEW(begin, mem, t->n_streams);
-    PASS_NEW(all, mem, t->n_streams);
-    for (uint32_t s = 0; s < t->n_streams; s++)
+    PASS_NEW(t->at, mem, (size_t)t->n_lanes * t->n_lanes);
+    PASS_ALLOC(t->until, mem, t->n_lanes);
+    PASS_NEW(begin, mem, t->n_lanes);
+    PASS_NEW(all, mem, t->n_lanes);
+    for (uint32_t s = 0; s < t->n_lanes; s++)
         begin[s] = all[s] = t->n_steps;
     for (uint32_t i = t->n_steps; i-- > 0;) {
-        t->next[i] = begin[t->steps[i].stream];
-        begin[t->steps[i].stream] = i;
+        t->next[i] = begin[t->lane[t->steps[i].stream]];
+        begin[t->lane[t->steps[i].stream]] = i;
     }
-    for (uint32_t s = 0; s < t->n_streams; s++)
-        memcpy(t->at + (size_t)s * t->n_streams, begin, t->n_streams * sizeof *begin);
+    for (uint32_t s = 0; s < t->n_lanes; s++)
+        memcpy(t->at + (size_t)s * t->n_lanes, begin, t->n_lanes * sizeof *begin);
     for (uint32_t i = 0; i < n; i++) {
-        uint32_t step = blocks[i].first, own = t->steps[step].stream;
+        uint32_t step = blocks[i].first, own = t->lane[t->steps[step].stream];
         if (step + 1 == t->until[own])
             continue;
-        learn(t, own, t->clock + (size_t)step * t->n_streams);
+        learn(t, own, t->clock + (size_t)step * t->n_lanes);
         t->until[own] = step + 1;
     }
-    for (uint32_t s = 0; s < t->n_streams; s++)
+    for (uint32_t s = 0; s < t->n_lanes; s++)
         if (t->until[s] > 0)
             learn(t, s, all);
     return PPS_OK;
@@ -92,9 +93,11 @@ static pps_status find_blocked(arena *mem, timeline *t, const plan_block *blocks
 
 pps_status memory_ends(arena *mem, arena *scratch, const plan_block *blocks,
                        const memory_uses *uses, uint32_t n, const plan_step *steps,
-                       uint32_t n_steps, const uint32_t *clock, uint32_t n_streams, uint32_t **ret)
+                       uint32_t n_steps, const uint32_t *clock, const uint32_t *lane,
+                       uint32_t n_lanes, uint32_t **ret)
 {
-    timeline t = {.steps = steps, .n_steps = n_steps, .clock = clock, .n_streams = n_streams};
+    timeline t = {
+        .steps = steps, .n_steps = n_steps, .clock = clock, .lane = lane, .n_lanes = n_lanes};
     uint32_t *ends;
     PPS_TRY(find_blocked(scratch, &t, blocks, n));
     PASS_NEW(ends, mem, n);
@@ -287,28 +290,28 @@ static pps_status try_way(search *s, int how)
     return PPS_OK;
 }
 
-static pps_status try_all(search *s)
+static pps_status try_ways(search *s, const int *ways, size_t n, uint64_t enough)
 {
-    const memory_problem *p = &s->problem;
-    static const int ways[] = {0, -1, 1, 2, 3}; /* what mostly serves, what costs least, the rest */
-    for (size_t i = 0; i < sizeof ways / sizeof *ways && s->bytes > p->goal; i++)
+    for (size_t i = 0; i < n && s->bytes > enough; i++)
         PPS_TRY(try_way(s, ways[i]));
-    if (p->n <= FEW && s->bytes > p->goal)
-        PPS_TRY(try_way(s, MEMORY_ORDERS));
     return PPS_OK;
 }
 
-/* Of very many spans, what repeats is placed once; if that leaves holes, what costs least is tried,
- * and what mostly serves. */
-static pps_status try_many(search *s)
+/* Until the goal is met, or where trying takes longer, nearly met. Of very many spans, what repeats
+ * is placed once first. */
+static pps_status try_all(search *s)
 {
+    static const int few[] = {0, -1, 1, 2, 3, MEMORY_ORDERS}, some[] = {0, -1, 1, 2, 3},
+                     many[] = {-1, 0, 1};
     const memory_problem *p = &s->problem;
     uint64_t bytes, near = p->goal + p->goal / 64;
+    if (p->n <= FEW)
+        return try_ways(s, few, sizeof few / sizeof *few, p->goal);
+    if (p->n < MANY)
+        return try_ways(s, some, sizeof some / sizeof *some, near);
     PPS_TRY(memory_repeat(p, s->tried, &bytes));
     keep_better(s, bytes);
-    for (int how = -1; how < 2 && s->bytes > near; how++)
-        PPS_TRY(try_way(s, how));
-    return PPS_OK;
+    return try_ways(s, many, sizeof many / sizeof *many, near);
 }
 
 pps_status memory_place(arena *scratch, plan_block *blocks, const uint32_t *end, uint32_t n,
@@ -332,7 +335,7 @@ pps_status memory_place(arena *scratch, plan_block *blocks, const uint32_t *end,
     p->goal = least > p->goal ? least + least / 100 : p->goal;
     PASS_NEW(s.best, scratch, n);
     PASS_NEW(s.tried, scratch, n);
-    PPS_TRY(n < MANY ? try_all(&s) : try_many(&s));
+    PPS_TRY(try_all(&s));
     if (n > 0 && s.bytes == UINT64_MAX)
         return PPS_ERR_LIMIT;
     for (uint32_t i = 0; i < n; i++)

@@ -34,6 +34,8 @@
 enum {
     MAX_CLASSES = 1024, /* more sizes than that are not searched */
     TABLE = 4096,
+    FEW = 256,   /* spans for which no time is to be saved */
+    TINY = 512,  /* classes that hold one part of so many are tiny */
     VISITS = 800 /* slots walked per span, on average, before giving up */
 };
 
@@ -261,18 +263,20 @@ static pps_status add_slot(stacker *s, uint32_t at, uint32_t span, uint32_t offs
     return PPS_OK;
 }
 
-/* The lowest offset free over the span; adds to *visits. */
+/* The lowest offset free over the span, IR_NONE beyond what an offset can name; adds to *visits. */
 static uint32_t lowest(stacker *s, interval span, uint32_t units, uint64_t *visits)
 {
-    uint64_t at = 0;
+    uint64_t at = 0, stop = units;
     slot *x = s->slots, *end = x + s->n_slots;
-    for (; x < end && x->offset < at + units; x++) {
-        while (x->end <= span.begin && x->end != UINT32_MAX)
+    for (; x < end && x->offset < stop; x++) {
+        while (x->end <= span.begin) /* not so of UINT32_MAX */
             next_cursor(s, x);
-        at = (x->first < span.end) & (x->top > at) ? x->top : at; /* no branch to mispredict */
+        uint32_t top = x->first < span.end ? x->top : 0; /* no branch to mispredict */
+        at = top > at ? top : at;
+        stop = at + units;
     }
     *visits += (uint64_t)(x - s->slots);
-    return at + units >= UINT32_MAX ? IR_NONE : (uint32_t)at;
+    return stop >= UINT32_MAX ? IR_NONE : (uint32_t)at;
 }
 
 static pps_status place_span(stacker *s, uint32_t span, uint32_t offset, bool given)
@@ -308,12 +312,13 @@ static pps_status place_given(stacker *s, uint32_t *offset, uint64_t *most)
     return PPS_OK;
 }
 
-static pps_status stack(stacker *s, uint32_t *offset, uint64_t *ret_bytes)
+/* Classes [begin, end) from `base` units up. */
+static pps_status stack(stacker *s, uint32_t begin, uint32_t end, uint64_t base, uint32_t *offset,
+                        uint64_t *bytes)
 {
     const memory_problem *p = s->p;
-    uint64_t most = 0, visits = 0;
-    PPS_TRY(place_given(s, offset, &most));
-    for (uint32_t c = 0; c < s->n_classes; c++) {
+    uint64_t visits = 0;
+    for (uint32_t c = begin; c < end; c++) {
         const span_class *k = &s->classes[c];
         reset_cursors(s, s->when[s->sorted[k->begin]].begin);
         for (uint32_t i = 0; i < k->n; i++) {
@@ -321,18 +326,35 @@ static pps_status stack(stacker *s, uint32_t *offset, uint64_t *ret_bytes)
             if (p->fixed != NULL && p->fixed[span] != IR_NONE)
                 continue;
             uint32_t at = lowest(s, s->when[span], k->units, &visits);
-            if (at == IR_NONE || visits > (uint64_t)VISITS * p->n) {
-                *ret_bytes = UINT64_MAX;
+            if (at == IR_NONE || base + at + k->units >= UINT32_MAX ||
+                visits > (uint64_t)VISITS * p->n) {
+                *bytes = UINT64_MAX;
                 return PPS_OK;
             }
             PPS_TRY(place_span(s, span, at, false));
-            offset[span] = at;
-            uint64_t end = memory_end(&p->spans[span], at);
-            most = end > most ? end : most;
+            offset[span] = (uint32_t)base + at;
+            uint64_t top = memory_end(&p->spans[span], offset[span]);
+            *bytes = top > *bytes ? top : *bytes;
         }
     }
-    *ret_bytes = most;
     return PPS_OK;
+}
+
+/* Classes but for the smallest, which together hardly hold anything: they lie above the others.
+ * Walking through all of those would take them as long as all the rest. */
+static uint32_t not_tiny(const stacker *s)
+{
+    double all = 0, tiny = 0;
+    uint32_t n = s->n_classes;
+    for (uint32_t c = 0; c < n; c++)
+        all += (double)s->classes[c].steps * s->classes[c].units;
+    while (n > 0 && s->p->n >= FEW) {
+        tiny += (double)s->classes[n - 1].steps * s->classes[n - 1].units;
+        if (tiny * TINY > all)
+            break;
+        n--;
+    }
+    return n;
 }
 
 pps_status memory_largest_first(const memory_problem *p, int how, uint32_t *offset,
@@ -367,7 +389,15 @@ pps_status memory_largest_first(const memory_problem *p, int how, uint32_t *offs
             k->weight *= 1e-12;
     }
     qsort(s.classes, s.n_classes, sizeof *s.classes, by_weight);
-    return stack(&s, offset, ret_bytes);
+    uint32_t n = not_tiny(&s);
+    uint64_t bytes = 0;
+    PPS_TRY(place_given(&s, offset, &bytes));
+    PPS_TRY(stack(&s, 0, n, 0, offset, &bytes));
+    s.n_slots = 0; /* what is tiny does not look below */
+    if (bytes != UINT64_MAX)
+        PPS_TRY(stack(&s, n, s.n_classes, (bytes + PLAN_ALIGN - 1) / PLAN_ALIGN, offset, &bytes));
+    *ret_bytes = bytes;
+    return PPS_OK;
 }
 
 /* ---- Climb

@@ -252,11 +252,13 @@ typedef struct memory_uses {
 /* With its size; without offset, first and last step. */
 plan_block memory_block_of(uint64_t bytes, uint8_t what);
 /* (*ret)[i], in `mem`: the first step from which on every step that begins a block knows that all
- * accesses to block i are over. blocks[0..n) are sorted by `first`. `clock[step * n_streams + s]`:
- * highest step of stream s known complete when `step` starts, plus 1. */
+ * accesses to block i are over. blocks[0..n) are sorted by `first`. lane[stream]: a number below
+ * n_lanes of each stream that has steps. `clock[step * n_lanes + lane]`: the lane's highest step
+ * known complete when `step` starts, plus 1. */
 pps_status memory_ends(arena *mem, arena *scratch, const plan_block *blocks,
                        const memory_uses *uses, uint32_t n, const plan_step *steps,
-                       uint32_t n_steps, const uint32_t *clock, uint32_t n_streams, uint32_t **ret);
+                       uint32_t n_steps, const uint32_t *clock, const uint32_t *lane,
+                       uint32_t n_lanes, uint32_t **ret);
 /* Block i's bytes are its own from step `first` up to, not including, end[i]. Results: offsets,
  * *ret_bytes (what they need), *ret_max_live. PPS_ERR_LIMIT, unreported: offsets would not fit 32
  * bits. */

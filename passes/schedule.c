@@ -31,10 +31,9 @@
 static pps_status just_in_time(pass_cx *cx)
 {
     dag *d = cx->dag;
-    uint32_t *slot;
-    PASS_ALLOC(cx->jit, cx->nodes, d->n_nodes);
-    PASS_ALLOC(slot, cx->phase, d->n_nodes);
-    memset(cx->jit, 0xff, d->n_nodes * sizeof *cx->jit);
+    uint32_t *slot; /* of transfers: row group of the first consumer, then `jit` in its place */
+    PASS_NEW(cx->jit, cx->nodes, d->n_nodes);
+    slot = cx->jit;
     memset(slot, 0xff, d->n_nodes * sizeof *slot);
     for (uint32_t l = 0; l < d->n_links; l++) {
         const dag_link *k = &d->links[l];
@@ -55,9 +54,8 @@ static pps_status just_in_time(pass_cx *cx)
             continue;
         uint32_t group = d->runs[d->runs[r].pair].group;
         for (uint32_t m = 0; m < d->runs[r].n; m++) {
-            uint32_t node = d->runs[r].first + m;
-            if (slot[node] != IR_NONE && slot[node] >= 2)
-                cx->jit[node] = cx->slot_last[group][slot[node] - 2];
+            uint32_t *node = &slot[d->runs[r].first + m];
+            *node = *node != IR_NONE && *node >= 2 ? cx->slot_last[group][*node - 2] : IR_NONE;
         }
     }
     for (uint32_t e = 0; e < cx->n_extra; e++) { /* those that a row names are where it says */
@@ -85,13 +83,16 @@ static pps_status index_edges(pass_cx *cx, schedule_graph *s)
     s->row_group = IR_NONE;
     PASS_ALLOC(s->list_begin, cx->phase, d->n_nodes + 1);
     for (int fill = 0; fill < 2; fill++) {
-        for (uint32_t v = 0; v < d->n_nodes; v++) {
-            if (cx->jit[v] == IR_NONE)
-                continue;
-            if (fill)
-                s->list[s->list_begin[cx->jit[v]]++] = v;
-            else
-                s->list_begin[cx->jit[v]]++;
+        for (uint32_t r = 0; r < d->n_runs; r++) {
+            uint32_t first = d->runs[r].first, end = first + d->runs[r].n;
+            for (uint32_t v = first; v < end && d->runs[r].kind == PLAN_SEND; v++) {
+                if (cx->jit[v] == IR_NONE)
+                    continue;
+                if (fill)
+                    s->list[s->list_begin[cx->jit[v]]++] = v;
+                else
+                    s->list_begin[cx->jit[v]]++;
+            }
         }
         for (uint32_t e = 0; e < cx->n_extra; e++) {
             uint32_t src = schedule_vertex(d, cx->extra_src[e]);
@@ -107,45 +108,12 @@ static pps_status index_edges(pass_cx *cx, schedule_graph *s)
             s->list_begin[v] = n;
             n += count;
         }
-        PASS_ALLOC(s->list, cx->phase, n);
+        PASS_NEW(s->list, cx->phase, n);
     }
     /* filling moved each begin to its end, which is the next one's begin */
     memmove(s->list_begin + 1, s->list_begin, d->n_nodes * sizeof *s->list_begin);
     s->list_begin[0] = 0;
     return PPS_OK;
-}
-
-/* Successors of vertex `v`, through `visit`. */
-static void run_successors(const dag *d, const dag_run *r, uint32_t m, schedule_visit visit,
-                           void *ud)
-{
-    for (uint32_t k = 0; k < r->succs.n; k++) {
-        const dag_run *to = &d->runs[d->run_edges[r->succs.begin + k]];
-        uint32_t node = to->n == 1 && r->n != 1 ? to->first : to->first + m;
-        if (dag_alive(d, node))
-            visit(ud, schedule_vertex(d, node));
-    }
-    uint32_t slice = dag_slice_after(d, r, m);
-    if (slice != IR_NONE)
-        visit(ud, r->first + slice);
-}
-
-void schedule_successors(const schedule_graph *s, uint32_t v, schedule_visit visit, void *ud)
-{
-    const pass_cx *cx = s->cx;
-    const dag *d = cx->dag;
-    const dag_run *r = &d->runs[d->node_run[v]];
-    run_successors(d, r, v - r->first, visit, ud);
-    for (uint32_t next = r->next; next != IR_NONE; next = d->runs[next].next)
-        run_successors(d, &d->runs[next], v - r->first, visit, ud);
-    if ((r->kind == PLAN_COMPUTE || r->kind == PLAN_UPDATE) &&
-        (s->row_group == IR_NONE || s->row_group == r->group)) {
-        uint32_t next = cx->node_pos[v] + 1;
-        if (next < cx->group_order[r->group].n)
-            visit(ud, cx->order_of[r->group][next]);
-    }
-    for (uint32_t k = s->list_begin[v]; s->row_group == IR_NONE && k < s->list_begin[v + 1]; k++)
-        visit(ud, s->list[k]);
 }
 
 static bool is_vertex(const dag *d, uint32_t node)
@@ -163,8 +131,9 @@ typedef struct entry {
 } entry;
 
 typedef struct queue {
+    arena *mem;
     entry *items;
-    uint32_t n;
+    uint32_t n, cap;
 } queue;
 
 static bool before(const entry *a, const entry *b)
@@ -174,6 +143,21 @@ static bool before(const entry *a, const entry *b)
     if (a->priority != b->priority)
         return a->priority < b->priority;
     return a->vertex < b->vertex;
+}
+
+/* Before as many pushes as `n`. */
+static pps_status make_room(queue *q, uint32_t n)
+{
+    entry *items;
+    if (n <= q->cap - q->n)
+        return PPS_OK;
+    uint32_t cap = 2 * (q->n + n) + 1024;
+    PASS_NEW(items, q->mem, cap);
+    if (q->n > 0)
+        memcpy(items, q->items, q->n * sizeof *items);
+    q->items = items;
+    q->cap = cap;
+    return PPS_OK;
 }
 
 static void push(queue *q, entry e)
@@ -206,17 +190,23 @@ static entry pop(queue *q)
     return top;
 }
 
+typedef struct vertex {
+    double ready;     /* latest end of the predecessors taken so far */
+    uint32_t waiting; /* predecessors not yet taken */
+} vertex;
+
 typedef struct kahn {
     schedule_graph *s;
-    uint32_t *waiting; /* [n_nodes] predecessors not yet taken */
-    double *ready;
-    double end; /* of the vertex being taken */
+    vertex *vertices;  /* [n_nodes] */
+    uint8_t *priority; /* [n_runs] */
+    double *cost;      /* [3 * n_runs] seconds; [3 * i + 1]: of a whole B; + 2: of an F run again */
+    double end;        /* of the vertex being taken */
     queue q;
 } kahn;
 
-static uint8_t priority_of(const dag *d, uint32_t v)
+static uint8_t priority_of(const dag_run *r)
 {
-    switch ((plan_step_kind)d->runs[d->node_run[v]].kind) {
+    switch ((plan_step_kind)r->kind) {
     case PLAN_SEND:
     case PLAN_RECV:
         return 0;
@@ -244,82 +234,121 @@ static uint8_t priority_of(const dag *d, uint32_t v)
     return 3;
 }
 
-static void count_one(void *ud, uint32_t v)
+/* Seconds of each run's nodes: only the order depends on them. Counts take no time here: rows do
+ * not lose their turn to rows that were made later. */
+static pps_status find_costs(pass_cx *cx, kahn *k)
 {
-    ((kahn *)ud)->waiting[v]++;
+    const dag *d = cx->dag;
+    PASS_ALLOC(k->cost, cx->phase, 3 * (size_t)d->n_runs);
+    PASS_NEW(k->priority, cx->phase, d->n_runs);
+    for (uint32_t i = 0; i < d->n_runs; i++) {
+        const dag_run *r = &d->runs[i];
+        double *cost = &k->cost[3 * i];
+        k->priority[i] = priority_of(r);
+        if (r->kind != PLAN_COMPUTE) {
+            cost[0] = r->kind != PLAN_COUNTS ? machine_hop(cx, r) : 0.0;
+            continue;
+        }
+        cost[0] = machine_compute(cx, r->chunk,
+                                  r->pass == PPS_PASS_F    ? IR_PHASE_F
+                                  : r->pass == PPS_PASS_BW ? IR_PHASE_BW
+                                                           : IR_PHASE_BI);
+        if (r->pass == PPS_PASS_BI) {
+            cost[1] = cost[0] + machine_compute(cx, r->chunk, IR_PHASE_BW);
+            cost[2] = machine_compute(cx, r->chunk, IR_PHASE_F);
+        }
+    }
+    return PPS_OK;
+}
+
+static double cost_of(const kahn *k, uint32_t v)
+{
+    const dag *d = k->s->cx->dag;
+    uint32_t run = d->node_run[v];
+    const dag_run *r = &d->runs[run];
+    const double *cost = &k->cost[3 * run];
+    if (r->kind != PLAN_COMPUTE || r->pass != PPS_PASS_BI)
+        return cost[0];
+    bool again = dag_keeps(d, r->chunk, v - r->first) == DAG_RECOMPUTE;
+    return cost[dag_pass(d, v) == PPS_PASS_B] + (again ? cost[2] : 0.0);
+}
+
+/* Predecessors of every vertex: edges of runs, of rows, and the listed ones. */
+static void count_waiting(kahn *k, uint32_t *ret_vertices)
+{
+    const pass_cx *cx = k->s->cx;
+    const dag *d = cx->dag;
+    *ret_vertices = 0;
+    for (uint32_t i = 0; i < d->n_runs; i++) {
+        const dag_run *r = &d->runs[i];
+        for (uint32_t m = 0; m < r->n; m++)
+            *ret_vertices += r->lead == i && dag_run_alive(d, r, m);
+        for (uint32_t e = 0; e < r->succs.n; e++) {
+            const dag_run *to = &d->runs[d->run_edges[r->succs.begin + e]];
+            vertex *lead = k->vertices + d->runs[to->lead].first;
+            for (uint32_t m = 0; m < r->n; m++) {
+                uint32_t at = to->n == 1 && r->n != 1 ? 0 : m;
+                lead[at].waiting += dag_run_alive(d, r, m) && dag_run_alive(d, to, at);
+            }
+        }
+        for (uint32_t m = 0; m < r->n && r->carried; m++) {
+            uint32_t slice = dag_slice_after(d, r, m);
+            if (slice != IR_NONE && dag_run_alive(d, r, m))
+                k->vertices[r->first + slice].waiting++;
+        }
+    }
+    for (uint32_t g = 0; g < d->n_groups; g++)
+        for (uint32_t i = 1; i < cx->group_order[g].n; i++)
+            k->vertices[cx->order_of[g][i]].waiting++;
+    for (uint32_t i = 0; i < k->s->list_begin[d->n_nodes]; i++)
+        k->vertices[k->s->list[i]].waiting++;
 }
 
 static void release(void *ud, uint32_t v)
 {
     kahn *k = ud;
-    if (k->ready[v] < k->end)
-        k->ready[v] = k->end;
-    if (--k->waiting[v] == 0)
-        push(&k->q, (entry){k->ready[v], v, priority_of(k->s->cx->dag, v)});
+    vertex *x = &k->vertices[v];
+    if (x->ready < k->end)
+        x->ready = k->end;
+    if (--x->waiting == 0)
+        push(&k->q, (entry){x->ready, v, k->priority[k->s->cx->dag->node_run[v]]});
 }
 
-/* Seconds of each chunk's passes. Only the order depends on them. */
-static pps_status chunk_costs(pass_cx *cx, double (**ret)[IR_PHASE_COUNT])
+/* Most successors that a vertex can have. */
+static uint32_t most_successors(const schedule_graph *s)
 {
-    const ir_graph *g = cx->program->graph;
-    double(*costs)[IR_PHASE_COUNT];
-    PASS_ALLOC(costs, cx->phase, g->n_chunks);
-    for (uint32_t c = 0; c < g->n_chunks; c++)
-        for (int phase = 0; phase < IR_PHASE_COUNT; phase++)
-            costs[c][phase] = machine_compute(cx, c, (ir_phase)phase);
-    *ret = costs;
-    return PPS_OK;
-}
-
-static double cost_of(const pass_cx *cx, uint32_t v, double (*costs)[IR_PHASE_COUNT],
-                      const double *hops)
-{
-    const dag *d = cx->dag;
-    const dag_run *r = &d->runs[d->node_run[v]];
-    if (r->kind != PLAN_COMPUTE)
-        return hops[d->node_run[v]];
-    bool recomputes = pass_variant_of(d, r->chunk, v - r->first) == PASS_RECOMPUTES;
-    double again = recomputes ? costs[r->chunk][IR_PHASE_F] : 0.0;
-    switch (dag_pass(d, v)) {
-    case PPS_PASS_F:
-        return costs[r->chunk][IR_PHASE_F];
-    case PPS_PASS_BI:
-        return again + costs[r->chunk][IR_PHASE_BI];
-    case PPS_PASS_BW:
-        return costs[r->chunk][IR_PHASE_BW];
-    case PPS_PASS_B:
-    case PPS_PASS_COUNT:
-        break;
+    const dag *d = s->cx->dag;
+    uint32_t most = 0, listed = 0;
+    for (uint32_t i = 0; i < d->n_runs; i++) {
+        uint32_t n = 2; /* the next in its row, the next slice */
+        for (uint32_t k = i; k != IR_NONE; k = d->runs[k].next)
+            n += d->runs[k].succs.n;
+        most = n > most ? n : most;
     }
-    return again + costs[r->chunk][IR_PHASE_BI] + costs[r->chunk][IR_PHASE_BW];
+    for (uint32_t v = 0; v < d->n_nodes; v++) {
+        uint32_t n = s->list_begin[v + 1] - s->list_begin[v];
+        listed = n > listed ? n : listed;
+    }
+    return most + listed;
 }
 
 static pps_status sort_all(pass_cx *cx, schedule_graph *s)
 {
     dag *d = cx->dag;
-    kahn k = {.s = s};
-    double(*costs)[IR_PHASE_COUNT], *hops, *free_at;
-    uint32_t n_vertices = 0, n_taken = 0, at = 0, seq = 0;
-    PPS_TRY(chunk_costs(cx, &costs));
-    PASS_ALLOC(hops, cx->phase, d->n_runs);
-    /* counts take no time here: rows do not lose their turn to rows that were made later */
-    for (uint32_t i = 0; i < d->n_runs; i++)
-        if (d->runs[i].kind != PLAN_COMPUTE && d->runs[i].kind != PLAN_COUNTS)
-            hops[i] = machine_hop(cx, &d->runs[i]);
-    PASS_ALLOC(k.waiting, cx->phase, d->n_nodes);
-    PASS_ALLOC(k.ready, cx->phase, d->n_nodes);
-    PASS_ALLOC(k.q.items, cx->phase, d->n_nodes);
+    kahn k = {.s = s, .q = {.mem = cx->phase}};
+    double *free_at;
+    uint32_t n_vertices, n_taken = 0, at = 0, seq = 0, most = most_successors(s);
+    PPS_TRY(find_costs(cx, &k));
+    PASS_ALLOC(k.vertices, cx->phase, d->n_nodes);
     PASS_ALLOC(free_at, cx->phase, (size_t)d->n_groups * d->n_streams);
-    PASS_ALLOC(cx->sorted, cx->phase, d->n_nodes);
-    PASS_ALLOC(cx->seq, cx->nodes, d->n_nodes);
+    PASS_NEW(cx->sorted, cx->phase, d->n_nodes);
+    PASS_NEW(cx->seq, cx->nodes, d->n_nodes);
+    count_waiting(&k, &n_vertices);
     for (uint32_t v = 0; v < d->n_nodes; v++)
-        if (is_vertex(d, v)) {
-            n_vertices++;
-            schedule_successors(s, v, count_one, &k);
+        if (k.vertices[v].waiting == 0 && is_vertex(d, v)) {
+            PPS_TRY(make_room(&k.q, 1));
+            push(&k.q, (entry){0.0, v, k.priority[d->node_run[v]]});
         }
-    for (uint32_t v = 0; v < d->n_nodes; v++)
-        if (is_vertex(d, v) && k.waiting[v] == 0)
-            push(&k.q, (entry){0.0, v, priority_of(d, v)});
     while (k.q.n > 0) {
         entry e = pop(&k.q);
         uint32_t v = e.vertex;
@@ -331,7 +360,7 @@ static pps_status sort_all(pass_cx *cx, schedule_graph *s)
             double *lane = &free_at[end->group * d->n_streams + end->stream];
             begin = *lane > begin ? *lane : begin;
         }
-        k.end = begin + cost_of(cx, v, costs, hops);
+        k.end = begin + cost_of(&k, v);
         for (uint32_t i = d->node_run[v]; i != IR_NONE; i = d->runs[i].next) {
             const dag_run *end = &d->runs[i];
             uint32_t node = end->first + (v - r->first);
@@ -340,6 +369,7 @@ static pps_status sort_all(pass_cx *cx, schedule_graph *s)
             cx->seq[node] = seq;
         }
         n_taken++;
+        PPS_TRY(make_room(&k.q, most));
         schedule_successors(s, v, release, &k);
     }
     if (n_taken < n_vertices)
@@ -405,12 +435,12 @@ static pps_status issue_orders(pass_cx *cx)
 {
     dag *d = cx->dag;
     uint32_t *key, *stream_key, *n_zero, *count;
-    PASS_ALLOC(key, cx->phase, d->n_nodes);
+    PASS_NEW(key, cx->phase, d->n_nodes);
     PASS_ALLOC(stream_key, cx->phase, (size_t)d->n_groups * d->n_streams);
     PASS_ALLOC(n_zero, cx->phase, d->n_groups);
     PASS_ALLOC(cx->group_issue, cx->scratch, d->n_groups);
-    PASS_ALLOC(cx->issue, cx->nodes, d->n_alive);
-    PASS_ALLOC(cx->step, cx->nodes, d->n_nodes);
+    PASS_NEW(cx->issue, cx->nodes, d->n_alive);
+    PASS_NEW(cx->step, cx->nodes, d->n_nodes);
     /* keys: stream-0 steps count 1, 2, ...; others take the key of what they must follow */
     for (uint32_t i = 0; i < d->n_alive; i++) {
         uint32_t v = cx->sorted[i];

@@ -143,11 +143,13 @@ static pps_status place(plan_block *blocks, const memory_uses *uses, uint32_t n,
                         const plan_step *steps, uint32_t n_steps, const uint32_t *clock,
                         uint32_t n_streams, uint64_t *ret_bytes, uint64_t *ret_most)
 {
+    static const uint32_t lane[MAX_STREAMS] = {0, 1, 2, 3};
     arena mem;
     uint32_t *ends;
     arena_init(&mem, NULL, NULL);
     assert_int_equal(
-        memory_ends(&mem, &mem, blocks, uses, n, steps, n_steps, clock, n_streams, &ends), PPS_OK);
+        memory_ends(&mem, &mem, blocks, uses, n, steps, n_steps, clock, lane, n_streams, &ends),
+        PPS_OK);
     pps_status status = memory_place(&mem, blocks, ends, n, n_steps, ret_bytes, ret_most);
     arena_done(&mem);
     return status;
