@@ -143,6 +143,18 @@ static void add_stage(draw *d, uint32_t s, uint32_t group, const way *w)
         add_shard(d, group, experts, w);
 }
 
+/* What some stages keep nothing of, for all microbatches or for one. */
+static void add_keeps(draw *d)
+{
+    for (uint32_t s = 0; s < d->n_stages; s++)
+        if (chance(d, 15)) {
+            if (d->n_mb > 1 && chance(d, 30))
+                add(d->p, "recompute {PP: %u, MB: %u}\n", s, random_below(d->r, d->n_mb));
+            else
+                add(d->p, "recompute {PP: %u}\n", s);
+        }
+}
+
 static void add_placement(draw *d)
 {
     bool pp = d->named_streams && chance(d, 70), dp = d->named_streams && chance(d, 70);
@@ -416,6 +428,7 @@ void program_random(program *p, random_source *r, uint32_t swaps)
     model_text(&d, p->alone, sizeof p->alone);
     add(p, "%s", p->alone);
     add_placement(&d);
+    add_keeps(&d);
     if (d.n_mb > 1 || kind == 0)
         add(p, "split {} by MB into %u\n", d.n_mb);
     if (kind == 0) {
