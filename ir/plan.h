@@ -73,7 +73,7 @@ typedef struct plan_program { /* one chunk in one pass */
 } plan_program;
 
 typedef enum plan_step_kind {
-#define STEP(name, text, what) PLAN_##name,
+#define STEP(name, text, what, bindings) PLAN_##name,
 #include "ir/steps.def"
 #undef STEP
     PLAN_STEP_KIND_COUNT
@@ -83,11 +83,20 @@ enum { PLAN_LOCAL = 1, PLAN_TRANSFER = 2, PLAN_COLLECTIVE = 4, PLAN_BUCKET = 8, 
 static inline bool plan_is(unsigned kind, unsigned what) /* any of `what` */
 {
     static const uint8_t of[PLAN_STEP_KIND_COUNT] = {
-#define STEP(name, text, what) [PLAN_##name] = what,
+#define STEP(name, text, what, bindings) [PLAN_##name] = what,
 #include "ir/steps.def"
 #undef STEP
     };
     return (of[kind] & what) != 0;
+}
+static inline const char *plan_bindings_of(unsigned kind) /* letters of steps.def, or NULL */
+{
+    static const char *const of[PLAN_STEP_KIND_COUNT] = {
+#define STEP(name, text, what, bindings) [PLAN_##name] = bindings,
+#include "ir/steps.def"
+#undef STEP
+    };
+    return of[kind];
 }
 
 /* Between ranks: what has a sequence number. */
@@ -112,10 +121,23 @@ typedef struct plan_work {
     uint32_t width;   /* ALL_TO_ALL: bytes of one row; SEQ kinds: of one rank's positions of one */
     uint32_t experts; /* COUNTS, ALL_TO_ALL */
     uint32_t shift;   /* SHIFT: ranks of the team, below its size */
+    uint32_t peer;    /* SEND, RECV: the work of the other end; else IR_NONE */
+    uint32_t buffers; /* what its bindings are: first, in plan_set.work_buffers */
+    uint32_t n_buffers; /* as many as its steps have bindings */
     uint32_t teams;   /* PLAN_COLLECTIVE: the ranks that take part; else IR_NONE */
     uint64_t bytes;   /* payload: transfers, copies, whole buckets exact; ALL_TO_ALL: most; a
                        * team's kinds: of the larger binding */
 } plan_work;
+
+/* What bindings stand for, wherever it lies: all works that name a buffer mean the same contents. So
+ * a plan says not only where a step reads, but what it must find there. */
+typedef struct plan_buffer {
+    uint64_t bytes; /* 0: there is nothing to keep, and no block */
+    uint8_t what;   /* plan_block_kind */
+    uint32_t bucket; /* PLAN_BLOCK_PARAMS, PLAN_BLOCK_GRADS: of its plan; else IR_NONE */
+    uint32_t per;   /* one for so many units: m / per is its number (of a bucket's steps, which name
+                     * windows, `mb` itself); 0: numbers say nothing, only order in time does */
+} plan_buffer;
 
 typedef struct plan_step { /* 36 bytes: plans have millions */
     uint8_t kind;
@@ -151,6 +173,7 @@ typedef enum plan_block_kind {
     PLAN_BLOCK_GRADS,  /* a bucket's gradients, summed over a window, not yet over ranks */
     PLAN_BLOCK_CARRY,  /* keys and values of a microbatch's slices, or their gradients */
     PLAN_BLOCK_HOST,   /* in host memory: what F kept, from its copy there to the copy back */
+    PLAN_BLOCK_KIND_COUNT
 } plan_block_kind;
 
 /* A way to form teams: equal numbers of ranks, team after team in plan_set.team_ranks. Collectives
@@ -273,6 +296,10 @@ typedef struct plan_set {
     uint32_t n_team_ranks;
     plan_work *works;
     uint32_t n_works;
+    plan_buffer *buffers;
+    uint32_t n_buffers;
+    uint32_t *work_buffers; /* in `buffers` */
+    uint32_t n_work_buffers;
     pps_span *places; /* [0]: none */
     uint32_t n_places;
     plan_program *programs;

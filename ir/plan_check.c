@@ -64,6 +64,9 @@ static pps_status check_areas(const walk *w)
     if (p->host_bytes > PLAN_MAX_BYTES)
         return plan_wrong(w->c, "group %u's host memory is too large", w->g);
     uint64_t state = 0;
+    for (uint32_t b = 0; b < p->n_buckets; b++)
+        if (p->buckets[b].slices == 0)
+            return plan_wrong(w->c, "bucket %u of group %u is in no slices", b, w->g);
     for (uint32_t b = 0; b < p->n_buckets && state <= PLAN_MAX_BYTES; b++)
         state += plan_stored_bytes(&p->buckets[b], PLAN_AREA_OPT);
     if (p->opt_bytes / 4 < optimizer_states(&w->set->train.optimizer) * (state / 4) &&

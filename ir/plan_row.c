@@ -27,6 +27,8 @@ WORDS(plan_source_word, "none", "bytes", "tokens")
 WORDS(plan_optimizer_word, "sgd", "adamw")
 WORDS(plan_init_word, "normal", "zero", "one")
 WORDS(plan_data_word, "tokens", "targets", "features")
+WORDS(plan_block_word, "act", "grad", "save", "held", "work", "params", "grads", "carry",
+      "host")
 WORDS(plan_space_word, "absent", "bind", "param", "grad", "data", "loss")
 WORDS(plan_phase_word, "F", "BI", "BW")
 WORDS(plan_pass_word, "F", "B", "BI", "BW")

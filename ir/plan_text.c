@@ -9,7 +9,7 @@
 #include <stdio.h>
 
 static const char *const step_names[PLAN_STEP_KIND_COUNT] = {
-#define STEP(name, text, what) [PLAN_##name] = text,
+#define STEP(name, text, what, bindings) [PLAN_##name] = text,
 #include "ir/steps.def"
 #undef STEP
 };

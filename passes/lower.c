@@ -23,7 +23,8 @@ typedef struct lower {
     pass_cx *cx;
     arena *mem; /* this group's */
     lower_buffers buffers;
-    uint32_t *work_of, *run_place, *origin_place, n_origins;
+    lower_named named;
+    uint32_t *work_of, *run_place, *origin_place, n_origins, *n_bindings;
     plan *plan;
     uint32_t *block_of; /* [lives] the plan's block; untouched + family: none so far */
     plan_block *blocks; /* by first touch */
@@ -218,7 +219,7 @@ static pps_status compute(lower *l, uint32_t v, uint32_t step)
     const dag_run *r = &cx->dag->runs[cx->dag->node_run[v]];
     plan_step *s = &l->plan->steps[step];
     const pass_program *program = pass_program_of(cx, v);
-    uint32_t entry = cx->node_entry[v];
+    uint32_t entry = cx->node_entry[v], lives[UINT8_MAX];
     s->row_group = cx->node_slot[v];
     if (cx->node_overlap[v])
         s->flags |= PLAN_STEP_OVERLAP;
@@ -232,6 +233,7 @@ static pps_status compute(lower *l, uint32_t v, uint32_t step)
     for (uint32_t i = 0; i < program->binds.n; i++) {
         uint32_t life = lower_bind_life(&l->buffers, &cx->binds[program->binds.begin + i], r->chunk,
                                         (pps_pass)s->pass, v - r->first);
+        lives[i] = life;
         if (life != IR_NONE) {
             PPS_TRY(touch(l, life, step));
             continue;
@@ -239,7 +241,7 @@ static pps_status compute(lower *l, uint32_t v, uint32_t step)
         plan_block work = memory_block_of(program->work_bytes, PLAN_BLOCK_WORK);
         PPS_TRY(use_block(l, begin_block(l, work, step), step));
     }
-    return PPS_OK;
+    return lower_named_note(&l->named, r->group, s, lives, program->work_bytes);
 }
 
 static pps_status make_step(lower *l, uint32_t v, uint32_t step)
@@ -268,7 +270,7 @@ static pps_status make_step(lower *l, uint32_t v, uint32_t step)
     uint32_t n = lower_comm_lives(&l->buffers, v, lives);
     for (uint32_t i = 0; i < n; i++)
         PPS_TRY(touch(l, lives[i], step));
-    return PPS_OK;
+    return lower_named_note(&l->named, r->group, s, lives, 0);
 }
 
 /* ---- a plan
@@ -341,6 +343,25 @@ static pps_status place_params(pass_cx *cx, uint32_t group)
     return PPS_OK;
 }
 
+/* Bindings of the steps that have a work, numbered as by lower_work. */
+static pps_status count_bindings(lower *l)
+{
+    pass_cx *cx = l->cx;
+    const dag *d = cx->dag;
+    PASS_ALLOC(l->n_bindings, cx->phase, LOWER_WORKS * (size_t)d->n_runs);
+    for (uint32_t i = 0; i < d->n_runs; i++) {
+        const dag_run *r = &d->runs[i];
+        uint32_t lives[3], *n = &l->n_bindings[LOWER_WORKS * i];
+        if (r->kind != PLAN_COMPUTE)
+            n[0] = lower_comm_lives(&l->buffers, r->first, lives);
+        for (uint32_t k = 0; r->kind == PLAN_COMPUTE && k < LOWER_WORKS; k++) {
+            const pass_program *variant = cx->chunks[r->chunk].programs[k / 2];
+            n[k] = variant[k % 2 != 0 ? PPS_PASS_B : r->pass].binds.n;
+        }
+    }
+    return PPS_OK;
+}
+
 /* The streams of a group, room for its blocks; and how many bindings its steps have in all. */
 static pps_status start_group(lower *l, uint32_t group, uint32_t *ret_bindings)
 {
@@ -348,7 +369,7 @@ static pps_status start_group(lower *l, uint32_t group, uint32_t *ret_bindings)
     const dag *d = cx->dag;
     const lower_buffers *b = &l->buffers;
     ir_range issue = cx->group_issue[group];
-    uint32_t n_blocks = 0, lives[3];
+    uint32_t n_blocks = 0;
     PASS_NEW(l->lane, l->mem, d->n_streams);
     memset(l->lane, 0xff, d->n_streams * sizeof *l->lane);
     l->n_lanes = 0;
@@ -356,12 +377,11 @@ static pps_status start_group(lower *l, uint32_t group, uint32_t *ret_bindings)
     for (uint32_t i = 0; i < issue.n; i++) {
         uint32_t v = cx->issue[issue.begin + i];
         const dag_run *r = &d->runs[d->node_run[v]];
-        bool is_compute = r->kind == PLAN_COMPUTE;
+        bool compute = r->kind == PLAN_COMPUTE;
         if (l->lane[r->stream] == IR_NONE)
             l->lane[r->stream] = l->n_lanes++;
-        n_blocks += is_compute;
-        *ret_bindings +=
-            is_compute ? pass_program_of(cx, v)->binds.n : lower_comm_lives(b, v, lives);
+        n_blocks += compute;
+        *ret_bindings += l->n_bindings[lower_work(d, v)];
     }
     PASS_NEW(l->block_of, l->mem, b->n_lives[group]);
     for (uint32_t i = 0; i < b->n_families; i++) {
@@ -522,6 +542,8 @@ pps_status pass_lower(pass_cx *cx)
     PPS_TRY(lower_works(cx, &l.work_of));
     PPS_TRY(lower_places(cx, &l.run_place, &l.origin_place, &l.n_origins));
     PPS_TRY(lower_buffers_init(&l.buffers, cx));
+    PPS_TRY(count_bindings(&l));
+    PPS_TRY(lower_named_init(&l.named, &l.buffers));
     pps_status status = PPS_OK;
     for (uint32_t g = 0; g < cx->dag->n_groups && status == PPS_OK; g++)
         status = lower_group(&l, g);

@@ -13,12 +13,11 @@
  */
 #include "passes/lower.h"
 
-static uint32_t add_lives(lower_buffers *b, uint32_t group, uint64_t bytes, uint8_t what,
-                          uint32_t n)
+static uint32_t add_lives(lower_buffers *b, family f)
 {
-    b->families[b->n_families] =
-        (family){.bytes = bytes, .group = group, .base = b->n_lives[group], .n = n, .what = what};
-    b->n_lives[group] += n;
+    f.base = b->n_lives[f.group];
+    b->n_lives[f.group] += f.n;
+    b->families[b->n_families] = f;
     return b->n_families++;
 }
 
@@ -26,7 +25,12 @@ static uint32_t add_lives(lower_buffers *b, uint32_t group, uint64_t bytes, uint
 static uint32_t add_family(lower_buffers *b, uint32_t chunk, uint32_t group, uint64_t bytes,
                            uint8_t what)
 {
-    return add_lives(b, group, bytes, what, dag_n_mb(b->cx->dag, chunk));
+    return add_lives(b, (family){.bytes = bytes,
+                                 .group = group,
+                                 .n = dag_n_mb(b->cx->dag, chunk),
+                                 .bucket = IR_NONE,
+                                 .per = 1,
+                                 .what = what});
 }
 
 static bool crosses(const dag *d, const dag_link *k)
@@ -79,13 +83,19 @@ static pps_status bucket_families(lower_buffers *b)
     PASS_ALLOC(b->bucket_grads, b->cx->phase, d->n_buckets);
     for (uint32_t i = 0; i < d->n_buckets; i++) {
         const dag_bucket *k = &d->buckets[i];
+        family f = {.bytes = k->bytes, .group = k->group, .bucket = i};
         b->bucket_params[i] = b->bucket_grads[i] = IR_NONE;
-        if (k->zero == 3 && k->gather != IR_NONE)
-            b->bucket_params[i] =
-                add_lives(b, k->group, k->bytes, PLAN_BLOCK_PARAMS, d->runs[k->gather].n);
-        if (k->zero >= 2)
-            b->bucket_grads[i] =
-                add_lives(b, k->group, k->bytes, PLAN_BLOCK_GRADS, d->runs[k->clear].n);
+        if (k->zero == 3 && k->gather != IR_NONE) {
+            f.what = PLAN_BLOCK_PARAMS;
+            f.n = d->runs[k->gather].n;
+            b->bucket_params[i] = add_lives(b, f);
+        }
+        if (k->zero >= 2) {
+            f.what = PLAN_BLOCK_GRADS;
+            f.n = d->runs[k->clear].n;
+            f.per = k->every;
+            b->bucket_grads[i] = add_lives(b, f);
+        }
     }
     return PPS_OK;
 }
@@ -128,12 +138,16 @@ pps_status lower_buffers_init(lower_buffers *b, pass_cx *cx)
         add_family(b, c, group, cx->chunks[c].save_bw_bytes, PLAN_BLOCK_HELD);
         add_family(b, c, group, cx->chunks[c].held_bytes[PASS_KEEPS], PLAN_BLOCK_HELD);
         for (int i = 0; i < 2; i++) /* one for all slices of a microbatch */
-            add_lives(b, group, cx->chunks[c].carry_bytes[i], PLAN_BLOCK_CARRY,
-                      dag_n_mb(d, c) / d->n_slices);
+            add_lives(b, (family){.bytes = cx->chunks[c].carry_bytes[i],
+                                  .group = group,
+                                  .n = dag_n_mb(d, c) / d->n_slices,
+                                  .bucket = IR_NONE,
+                                  .per = d->n_slices,
+                                  .what = PLAN_BLOCK_CARRY});
         b->chunk_held[c] = IR_NONE;
         if (cx->chunks[c].held_bytes[PASS_RECOMPUTES] > 0)
-            b->chunk_held[c] = add_family(b, c, group, cx->chunks[c].held_bytes[PASS_RECOMPUTES],
-                                          PLAN_BLOCK_HELD);
+            b->chunk_held[c] =
+                add_family(b, c, group, cx->chunks[c].held_bytes[PASS_RECOMPUTES], PLAN_BLOCK_HELD);
         offload_families(b, c);
     }
     for (uint32_t l = 0; l < d->n_links; l++)

@@ -136,17 +136,21 @@ static uint32_t positions_bytes(const dag *d, uint32_t run, const dag_link *k)
     return 4 * elems;
 }
 
-/* A work for each program that the run's nodes may have. */
+/* A work for each program and way to keep that the run's nodes may have: what was fetched lies in
+ * buffers of its own. */
 static void compute_works(pass_cx *cx, const dag_run *r, plan_work w, uint32_t *work_of)
 {
     const pass_chunk *c = &cx->chunks[r->chunk];
+    const dag_chunk *of = &cx->dag->chunks[r->chunk];
     plan_set *set = cx->set;
+    bool offloads = of->offload[0] != IR_NONE || of->offload[1] != IR_NONE;
     w.loss = c->loss_first;
     for (int k = 0; k < LOWER_WORKS; k++) {
         bool whole = k % 2 != 0;
-        if (whole && r->pass != PPS_PASS_BI)
+        if ((whole && r->pass != PPS_PASS_BI) || (k / 2 == DAG_OFFLOAD && !offloads))
             continue;
-        w.program = c->programs[k / 2][whole ? PPS_PASS_B : r->pass].id;
+        pass_variant variant = k / 2 == DAG_RECOMPUTE ? PASS_RECOMPUTES : PASS_KEEPS;
+        w.program = c->programs[variant][whole ? PPS_PASS_B : r->pass].id;
         if (w.program == IR_NONE && k != 0)
             continue;
         work_of[k] = set->n_works;
@@ -170,6 +174,7 @@ pps_status lower_works(pass_cx *cx, uint32_t **ret)
         plan_work w = {.program = IR_NONE,
                        .chunk = r->chunk,
                        .peer_group = IR_NONE,
+                       .peer = IR_NONE,
                        .teams = plan_is(r->kind, PLAN_COLLECTIVE) ? r->teams : IR_NONE};
         if (r->kind == PLAN_COMPUTE) {
             compute_works(cx, r, w, work_of + LOWER_WORKS * i);
@@ -204,6 +209,9 @@ pps_status lower_works(pass_cx *cx, uint32_t **ret)
         work_of[LOWER_WORKS * i] = set->n_works;
         set->works[set->n_works++] = w;
     }
+    for (uint32_t i = 0; i < d->n_runs; i++)
+        if (d->runs[i].kind == PLAN_SEND || d->runs[i].kind == PLAN_RECV)
+            set->works[work_of[LOWER_WORKS * i]].peer = work_of[LOWER_WORKS * d->runs[i].pair];
     *ret = work_of;
     return PPS_OK;
 }

@@ -168,7 +168,8 @@ pps_status pass_teams_given(pass_cx *cx, const ir_directive *s, uint32_t chunk, 
 /* Ranks of a group that have the same index in each of `by`; IR_NONE: no two do. */
 pps_status pass_teams_alike(pass_cx *cx, uint32_t group, const uint32_t *by, uint32_t n_by,
                             uint32_t *ret);
-/* The teams of both; `a` if they are the same. Sizes are equal, ranks are not in both. */
+/* The teams of both, of equal sizes, each once; `a` if it has all. IR_NONE: a rank has another team
+ * in one than in the other. */
 pps_status pass_teams_merge(pass_cx *cx, uint32_t a, uint32_t b, uint32_t *ret);
 /* Ranks of these groups, all of the same shape, that hold the same slice of a parameter and
  * different shares of its gradient; IR_NONE: every rank has its gradient whole. */
@@ -264,12 +265,6 @@ pps_status memory_ends(arena *mem, arena *scratch, const plan_block *blocks,
 pps_status memory_place(arena *scratch, plan_block *blocks, const uint32_t *end, uint32_t n,
                         uint32_t n_steps, uint64_t *ret_bytes, uint64_t *ret_max_live);
 
-/* prove_memory.c: what one finished plan does to its memory, from the plan alone. E0519, E0520. */
-pps_status pass_prove_memory(pps_state *st, const plan_set *set, const plan *p, arena *mem);
-
-/* prove_buckets.c: gradients reach their updates, and parameters their readers, in every plan. */
-pps_status prove_buckets(pps_state *st, const plan_set *set);
-
 static inline pass_variant pass_variant_of(const dag *d, uint32_t chunk, uint32_t index)
 {
     return dag_keeps(d, chunk, index) == DAG_RECOMPUTE ? PASS_RECOMPUTES : PASS_KEEPS;
@@ -288,15 +283,6 @@ static inline uint64_t pass_copy_bytes(const pass_cx *cx, const dag_run *r)
     const pass_chunk *c = &cx->chunks[r->chunk];
     return r->pass == PPS_PASS_BW ? c->save_bw_bytes : c->save_bi_bytes;
 }
-/* prove_rounds.c: every round of attention has the keys that it believes to have. E0527. */
-pps_status prove_rounds(pps_state *st, const plan_set *set);
-/* prove_teams.c: who sums gradients holds what is summed, and leaves out no replica; experts are
- * exchanged and computed in one way to form teams. E0550. */
-pps_status prove_teams(pps_state *st, const plan_set *set);
-
-/* prove_slices.c: what slices of a microbatch carry from one to the next, in every plan. E0524. */
-pps_status prove_slices(pps_state *st, const plan_set *set);
-
 /* sizes.c: cx->local_rows (E0210 where the batch does not divide); bytes of `tensor` as `chunk`
  * holds it, for one microbatch on one rank, and of the gradient for it that a chunk makes: the form
  * before those borders that have no way back. */

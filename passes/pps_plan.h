@@ -41,10 +41,19 @@ PPS_API void pps_plan_free(plan_set *set);
 /* Names of the stages `dump_stage` takes, in order; ends with NULL. */
 PPS_API const char *const *pps_compile_stages(void);
 
-/* Check finished plans as a whole, trusting nothing that made them: every wait points backward and
- * to another stream, sends match receives in order, groups agree on their collectives, no cycle of
- * waits under rendezvous sends (which implies none under buffered ones), no slot reused while live,
- * every gradient summed once. PPS_ERR_SCRIPT with E0502 or E0511.. after reporting. */
+/* Check finished plans as a whole, trusting nothing that made them: every number names something,
+ * waits point backward and to other streams; sends meet their receives and collectives of several
+ * plans agree, on one stream and in one order; no step waits for ever; every pass of every
+ * microbatch runs once; every binding finds what belongs there, written before; no bytes are used
+ * again while they may be in use; gradients are complete when they are reduced, and applied once.
+ * PPS_ERR_SCRIPT after reporting the first violation, with the code of its kind: E0502, E0511,
+ * E0517 to E0521, E0540 to E0548. */
 PPS_API pps_status pps_prove(pps_state *st, const plan_set *set);
+
+typedef struct prove_options {
+    bool buffered; /* a send ends without its receive; else both ends meet (the stricter verdict,
+                    * which implies the other) */
+} prove_options;
+PPS_API pps_status pps_prove_with(pps_state *st, const plan_set *set, const prove_options *options);
 
 #endif

@@ -1,342 +1,377 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * prove.c: all plans together, checked from the plans alone.
+ * prove.c: all plans together, checked from the plans alone, one property per file:
  *
- * A step can start when the step before it on its stream, the steps it waits for, and, since one
- * host thread issues in order, the computes issued before it have finished; a transfer when both
- * its ends can. If these edges have no cycle, every step starts some time, whatever the timing: the
- * steps can be taken in an order in which each finds everything it waits for done. Under buffered
- * sends a send does not wait for its receive, which removes edges, so the same order serves.
- * Conversely a cycle is a hang under rendezvous sends.
+ *   here             every number in a plan names something; waits point backward
+ *   prove_match.c    sends meet their receives, collectives agree, all in one order per stream
+ *   prove_once.c     every pass of every microbatch runs once
+ *   prove_slices.c   slices of a sequence follow on each other
+ *   prove_rounds.c   rounds of attention have their own keys
+ *   prove_teams.c    gradients are summed over all that have a share, experts exchanged in one way
+ *   prove_hang.c     no step waits for ever, under rendezvous or under buffered sends
+ *   prove_memory.c   steps find in their buffers what belongs there; bytes are used again in time
+ *   prove_buckets.c  gradients are complete when reduced, and reduced and applied once
  *
- * Beside that: transfers match, ranks of a group agree by sharing a plan, every chunk runs each
- * pass of each microbatch once (so every gradient is summed once), memory is used in an order that
- * the waits keep (prove_memory.c), and buckets are cleared, summed, applied and gathered in order
- * (prove_buckets.c), slices of a sequence follow on each other (prove_slices.c), and rounds of attention
- * have their own keys (prove_rounds.c).
+ * A plan that passes under rendezvous sends passes under buffered ones: a send that does not wait
+ * for its receive takes edges away, and nothing else here depends on it.
  */
-#include "passes/pass.h"
+#include "passes/prove.h"
 
+#include <stdarg.h>
+#include <stdio.h>
 #include <string.h>
 
-typedef struct prover {
-    pps_state *st;
-    const plan_set *set;
-    arena *mem;
-    uint32_t *base; /* [n_groups] first vertex of each plan */
-    uint32_t n;
-    uint32_t *lead; /* [n] the first end of its transfer or collective; itself if alone */
-} prover;
+/* ---- messages ----------------------------------------------------------------------------------
+ */
 
-static pps_status wrong(const prover *p, const plan_step *s, int code, const char *what)
+const char *prove_step_text(const prover *p, uint32_t group, uint32_t step, char *buffer, size_t n)
 {
-    return pps_error(p->st, plan_place_of(p->set, s), code, "%s", what);
+    const plan *mine = &p->set->plans[group];
+    int at = snprintf(buffer, n, "group %u step %u, ", group, step);
+    if (at > 0 && (size_t)at < n)
+        plan_step_label(p->set, mine, &mine->steps[step], buffer + at, n - (size_t)at);
+    return buffer;
 }
 
-/* Steps name works and places that are there: all that follows may follow them. */
-static pps_status check_tables(const prover *p, const plan *mine)
+pps_diag *prove_wrong(const prover *p, uint32_t group, uint32_t step, int code, const char *title,
+                      ...)
 {
-    const plan_set *set = p->set;
-    for (uint32_t i = 0; i < mine->n_steps; i++) {
-        const plan_step *s = &mine->steps[i];
-        pps_span none = {0};
-        if (s->work >= set->n_works || s->place >= set->n_places)
-            return pps_error(p->st, none, 520,
-                             "group %u step %u names a work or a place that is not there",
-                             mine->group, i);
-    }
-    return PPS_OK;
+    char text[256], where[160];
+    va_list args;
+    va_start(args, title);
+    vsnprintf(text, sizeof text, title, args);
+    va_end(args);
+    return pps_diag_start(p->st, PPS_SEV_ERROR, code,
+                          plan_place_of(p->set, &p->set->plans[group].steps[step]), "%s: %s", text,
+                          prove_step_text(p, group, step, where, sizeof where));
 }
 
-static pps_status check_waits(const prover *p, const plan *mine)
+void prove_other(const prover *p, pps_diag *diag, uint32_t group, uint32_t step, const char *text)
 {
-    for (uint32_t i = 0; i < mine->n_steps; i++) {
-        const plan_step *s = &mine->steps[i];
-        for (uint32_t k = 0; k < s->n_waits; k++) {
-            uint32_t w = mine->waits[s->waits + k];
-            if (w >= i)
-                return wrong(p, s, 517, "a step waits for one that is issued after it");
-            if (mine->steps[w].stream == s->stream)
-                return wrong(p, s, 517, "a step waits for one of its own stream");
-        }
-    }
-    return PPS_OK;
+    pps_span span = plan_place_of(p->set, &p->set->plans[group].steps[step]);
+    char where[160];
+    prove_step_text(p, group, step, where, sizeof where);
+    if (span.file != 0)
+        pps_diag_also(diag, span, "%s: %s", text, where);
+    else
+        pps_diag_note(diag, "%s: %s", text, where);
 }
 
-/* Are two steps with one sequence number ends of the same operation? */
-static bool match(const plan_set *set, const plan_step *s, uint32_t g, const plan_step *o,
-                  uint32_t h)
+pps_status prove_two(const prover *p, uint32_t group, uint32_t step, int code, const char *title,
+                     uint32_t other, const char *other_text)
 {
-    const plan_work *a = plan_work_of(set, s), *b = plan_work_of(set, o);
-    if (s->stream != o->stream || a->bytes != b->bytes || g == h)
-        return false;
-    if (plan_is(s->kind, PLAN_COLLECTIVE))
-        return s->kind == o->kind && a->teams == b->teams;
-    return (s->kind == PLAN_SEND || s->kind == PLAN_RECV) && o->kind != s->kind &&
-           (o->kind == PLAN_SEND || o->kind == PLAN_RECV) && a->peer_group == h &&
-           b->peer_group == g;
-}
-
-/* Ends of one operation get one vertex; all of them must be there. */
-static pps_status match_ends(prover *p)
-{
-    const plan_set *set = p->set;
-    uint32_t n_seq = 0;
-    for (uint32_t g = 0; g < set->n_groups; g++)
-        for (uint32_t i = 0; i < set->plans[g].n_steps; i++)
-            if (set->plans[g].steps[i].seq > n_seq)
-                n_seq = set->plans[g].steps[i].seq;
-    uint32_t *first, *group, *ranks; /* by sequence number; ranks: of the plans that take part */
-    PASS_ALLOC(first, p->mem, n_seq + 1);
-    PASS_ALLOC(group, p->mem, n_seq + 1);
-    PASS_ALLOC(ranks, p->mem, n_seq + 1);
-    memset(first, 0xff, (n_seq + 1) * sizeof *first);
-    for (uint32_t g = 0; g < set->n_groups; g++)
-        for (uint32_t i = 0; i < set->plans[g].n_steps; i++) {
-            const plan_step *s = &set->plans[g].steps[i];
-            uint32_t v = p->base[g] + i, q = s->seq;
-            p->lead[v] = v;
-            if (plan_is(s->kind, PLAN_COLLECTIVE) && plan_work_of(set, s)->teams >= set->n_teams)
-                return wrong(p, s, 511, "a collective is of no team");
-            if (q == 0)
-                continue;
-            if (first[q] == IR_NONE) {
-                first[q] = i;
-                group[q] = g;
-            } else if (!match(set, s, g, &set->plans[group[q]].steps[first[q]], group[q])) {
-                return wrong(p, s, 511, "a transfer or collective does not match its other end");
-            }
-            p->lead[v] = p->base[group[q]] + first[q];
-            ranks[q] += set->plans[g].n_ranks;
-        }
-    for (uint32_t g = 0; g < set->n_groups; g++)
-        for (uint32_t i = 0; i < set->plans[g].n_steps; i++) {
-            const plan_step *s = &set->plans[g].steps[i];
-            bool transfer = s->kind == PLAN_SEND || s->kind == PLAN_RECV;
-            if (!transfer && !plan_is(s->kind, PLAN_COLLECTIVE))
-                continue;
-            uint32_t wanted = transfer ? 2 * set->plans[g].n_ranks
-                                       : set->teams[plan_work_of(set, s)->teams].n_ranks;
-            if (ranks[s->seq] < wanted)
-                return wrong(p, s, 511, "a transfer or collective has no other end");
-            if (ranks[s->seq] > wanted)
-                return wrong(p, s, 511,
-                             "more steps share a transfer or collective than it has ends");
-        }
-    return PPS_OK;
-}
-
-/* Predecessors inside a plan, through `visit(ud, step)`: at most 2 + n_waits. */
-typedef struct plan_order {
-    uint32_t *stream_before, *compute_before; /* [n] vertex + 1, or 0 */
-} plan_order;
-
-static pps_status index_order(const prover *p, plan_order *o)
-{
-    const plan_set *set = p->set;
-    uint32_t *last;
-    PASS_ALLOC(o->stream_before, p->mem, p->n);
-    PASS_ALLOC(o->compute_before, p->mem, p->n);
-    PASS_ALLOC(last, p->mem, set->n_streams);
-    for (uint32_t g = 0; g < set->n_groups; g++) {
-        uint32_t compute = 0;
-        memset(last, 0, set->n_streams * sizeof *last);
-        for (uint32_t i = 0; i < set->plans[g].n_steps; i++) {
-            const plan_step *s = &set->plans[g].steps[i];
-            uint32_t v = p->base[g] + i;
-            o->stream_before[v] = last[s->stream];
-            o->compute_before[v] = compute == last[s->stream] ? 0 : compute;
-            last[s->stream] = v + 1;
-            if (plan_is(s->kind, PLAN_LOCAL))
-                compute = v + 1;
-        }
-    }
-    return PPS_OK;
-}
-
-static uint32_t preds_of(const prover *p, const plan_order *o, uint32_t g, uint32_t i,
-                         uint32_t *ret)
-{
-    const plan *mine = &p->set->plans[g];
-    const plan_step *s = &mine->steps[i];
-    uint32_t v = p->base[g] + i, n = 0;
-    if (o->stream_before[v] != 0)
-        ret[n++] = o->stream_before[v] - 1;
-    if (o->compute_before[v] != 0)
-        ret[n++] = o->compute_before[v] - 1;
-    for (uint32_t k = 0; k < s->n_waits; k++)
-        ret[n++] = p->base[g] + mine->waits[s->waits + k];
-    return n;
-}
-
-static uint32_t vertex_of(const prover *p, uint32_t v)
-{
-    return p->lead[v];
-}
-
-static pps_status check_cycles(prover *p)
-{
-    const plan_set *set = p->set;
-    plan_order o;
-    uint32_t *begin, *list, *waiting, *queue, n_edges = 0, *preds;
-    PPS_TRY(index_order(p, &o));
-    PASS_ALLOC(begin, p->mem, p->n + 1);
-    PASS_ALLOC(waiting, p->mem, p->n);
-    PASS_ALLOC(queue, p->mem, p->n);
-    PASS_ALLOC(preds, p->mem, 2 + set->n_streams);
-    for (int fill = 0; fill < 2; fill++) {
-        list = NULL;
-        if (fill) {
-            for (uint32_t v = 0, at = 0; v <= p->n; v++) {
-                uint32_t count = begin[v];
-                begin[v] = at;
-                at += count;
-            }
-            PASS_ALLOC(list, p->mem, n_edges);
-        }
-        for (uint32_t g = 0; g < set->n_groups; g++)
-            for (uint32_t i = 0; i < set->plans[g].n_steps; i++) {
-                uint32_t to = vertex_of(p, p->base[g] + i);
-                uint32_t n = preds_of(p, &o, g, i, preds);
-                for (uint32_t k = 0; k < n; k++) {
-                    uint32_t from = vertex_of(p, preds[k]);
-                    if (fill)
-                        list[begin[from]++] = to;
-                    else
-                        begin[from]++, n_edges++, waiting[to]++;
-                }
-            }
-    }
-    /* filling moved begins to ends */
-    uint32_t n_queue = 0, taken = 0, vertices = 0;
-    for (uint32_t v = 0; v < p->n; v++)
-        if (vertex_of(p, v) == v) {
-            vertices++;
-            if (waiting[v] == 0)
-                queue[n_queue++] = v;
-        }
-    for (; taken < n_queue; taken++) {
-        uint32_t v = queue[taken], at = v == 0 ? 0 : begin[v - 1];
-        for (; at < begin[v]; at++)
-            if (--waiting[list[at]] == 0)
-                queue[n_queue++] = list[at];
-    }
-    if (taken == vertices)
-        return PPS_OK;
-    pps_diag *diag = NULL;
-    uint32_t shown = 0;
-    for (uint32_t g = 0; g < set->n_groups; g++)
-        for (uint32_t i = 0; i < set->plans[g].n_steps; i++) {
-            const plan_step *s = &set->plans[g].steps[i];
-            char label[128];
-            if (waiting[vertex_of(p, p->base[g] + i)] == 0 || s->kind == PLAN_COMPUTE)
-                continue;
-            if (diag == NULL)
-                diag = pps_diag_start(p->st, PPS_SEV_ERROR, 502, plan_place_of(set, s),
-                                      "the plans wait for each other");
-            plan_step_label(set, &set->plans[g], s, label, sizeof label);
-            if (shown++ < 8)
-                pps_diag_note(diag, "group %u step %u never starts: %s", g, i, label);
-            break;
-        }
-    if (diag == NULL) {
-        pps_span none = {0};
-        diag = pps_diag_start(p->st, PPS_SEV_ERROR, 502, none, "the plans wait for each other");
-    }
+    pps_diag *diag = prove_wrong(p, group, step, code, "%s", title);
+    if (other != IR_NONE)
+        prove_other(p, diag, group, other, other_text);
     return pps_diag_done(diag);
 }
 
-/* A program for a pass says that the chunk needs it: F, then B or BI and BW, of every microbatch.
+/* ---- what a plan names -------------------------------------------------------------------------
  */
-static pps_status check_once(const prover *p)
+
+/* A step that does not even name things has no label: tell its place and number alone. */
+static pps_status unnamed(const prover *p, uint32_t group, uint32_t step, int code,
+                          const char *what)
 {
     const plan_set *set = p->set;
-    const uint8_t f = 1 << PPS_PASS_F, b = 1 << PPS_PASS_B, bi = 1 << PPS_PASS_BI,
-                  bw = 1 << PPS_PASS_BW;
-    uint8_t *seen, *wanted; /* bit per pass */
-    PASS_ALLOC(seen, p->mem, (size_t)set->n_chunks * set->n_mb);
-    PASS_ALLOC(wanted, p->mem, set->n_chunks);
-    for (uint32_t i = 0; i < set->n_programs; i++)
-        wanted[set->chunk_model[set->programs[i].chunk]] |= (uint8_t)(1u << set->programs[i].pass);
-    for (uint32_t g = 0; g < set->n_groups; g++)
-        for (uint32_t i = 0; i < set->plans[g].n_steps; i++) {
-            const plan_step *s = &set->plans[g].steps[i];
-            if (s->kind != PLAN_COMPUTE)
-                continue;
-            const plan_work *w = plan_work_of(set, s);
-            if (w->program >= set->n_programs || w->chunk >= set->n_chunks || s->mb >= set->n_mb ||
-                set->programs[w->program].chunk != w->chunk ||
-                set->programs[w->program].pass != s->pass)
-                return wrong(p, s, 520, "a step does not run its own program");
-            uint8_t *bits = &seen[(size_t)set->chunk_model[w->chunk] * set->n_mb + s->mb];
-            uint8_t bit = (uint8_t)(1u << s->pass);
-            uint8_t against = bit == b ? bi | bw : bit == bi || bit == bw ? b : 0;
-            if ((*bits & (bit | against)) != 0)
-                return wrong(p, s, 518, "a pass of one microbatch runs twice");
-            *bits |= bit;
+    uint32_t place = set->plans[group].steps[step].place;
+    pps_span span = place < set->n_places ? set->places[place] : (pps_span){0};
+    return pps_error(p->st, span, code, "%s: group %u step %u", what, group, step);
+}
+
+static bool within(uint64_t first, uint64_t n, uint64_t of)
+{
+    return first <= of && n <= of - first;
+}
+
+static bool kernel_names_things(const plan_set *set, const plan_program *program,
+                                const plan_kernel *k)
+{
+    if (k->op >= PLAN_KERNEL_COUNT || k->phase >= IR_PHASE_COUNT ||
+        !within(k->operands, k->n_operands, set->n_operands) ||
+        (k->op == PLAN_KERNEL_SUM && k->n_operands == 0))
+        return false;
+    for (uint32_t j = 0; j < k->n_operands; j++) {
+        const plan_operand *o = &set->operands[k->operands + j];
+        if ((o->space == PLAN_BIND && o->bind >= program->n_bindings) ||
+            ((o->space == PLAN_PARAM || o->space == PLAN_GRAD) && o->index >= set->n_params) ||
+            (o->space == PLAN_DATA && o->index >= set->n_data))
+            return false;
+    }
+    return true;
+}
+
+/* Teams of equal sizes, every rank in one of them or in none; groups and ranks know each other. */
+static pps_status check_teams(const prover *p)
+{
+    const plan_set *set = p->set;
+    const pps_span none = {0};
+    uint32_t *seen; /* [n_ranks] latest teams that it was in, + 1 */
+    PASS_ALLOC(seen, p->mem, set->n_ranks);
+    for (uint32_t g = 0; g < set->n_groups; g++) {
+        const plan *mine = &set->plans[g];
+        bool whole = mine->group == g && within(mine->ranks, mine->n_ranks, set->n_ranks);
+        for (uint32_t k = 0; whole && k < mine->n_ranks; k++) {
+            uint32_t at = mine->ranks + k, rank = set->group_ranks[at];
+            whole = rank < set->n_ranks && set->rank_group[rank] == g &&
+                    set->rank_index[rank] == k && set->rank_replica[at] < mine->n_replicas &&
+                    set->rank_part[at] < mine->n_parts;
         }
-    for (uint32_t c = 0; c < set->n_chunks; c++)
-        for (uint32_t m = 0; m < set->n_mb; m++) {
-            uint8_t bits = seen[(size_t)c * set->n_mb + m], need = wanted[c] & f;
-            if (wanted[c] & (b | bi))
-                need |= bits & b ? b : bi | (wanted[c] & bw);
-            if ((bits & need) != need) {
-                pps_span none = {0};
-                return pps_error(p->st, none, 521, "%s, microbatch %u: a pass never runs",
-                                 set->chunk_names[c], m / set->n_slices);
-            }
+        if (!whole)
+            return pps_error(p->st, none, 520, "group %u has ranks that are not there", g);
+    }
+    for (uint32_t i = 0; i < set->n_teams; i++) {
+        const plan_teams *t = &set->teams[i];
+        bool whole = within(t->ranks, t->n_ranks, set->n_team_ranks) && t->size > 0 &&
+                     t->n_ranks % t->size == 0;
+        for (uint32_t k = 0; whole && k < t->n_ranks; k++) {
+            uint32_t rank = set->team_ranks[t->ranks + k];
+            whole =
+                rank < set->n_ranks && set->rank_group[rank] < set->n_groups && seen[rank] != i + 1;
+            if (whole)
+                seen[rank] = i + 1;
         }
+        if (!whole)
+            return pps_error(p->st, none, 520, "teams %u are no teams", i);
+    }
     return PPS_OK;
+}
+
+static pps_status check_works(const prover *p)
+{
+    const plan_set *set = p->set;
+    const pps_span none = {0};
+    for (uint32_t i = 0; i < set->n_works; i++) {
+        const plan_work *w = &set->works[i];
+        bool whole = w->n_buffers == 0 || within(w->buffers, w->n_buffers, set->n_work_buffers);
+        for (uint32_t k = 0; whole && k < w->n_buffers; k++)
+            whole = set->work_buffers[w->buffers + k] < set->n_buffers;
+        if (!whole)
+            return pps_error(p->st, none, 520, "work %u names buffers that are not there", i);
+    }
+    for (uint32_t i = 0; i < set->n_programs; i++) {
+        const plan_program *program = &set->programs[i];
+        bool whole = program->chunk < set->n_chunks &&
+                     set->chunk_model[program->chunk] < set->n_chunks &&
+                     program->pass < PPS_PASS_COUNT &&
+                     within(program->kernels, program->n_kernels, set->n_kernels);
+        for (uint32_t k = 0; whole && k < program->n_kernels; k++)
+            whole = kernel_names_things(set, program, &set->kernels[program->kernels + k]);
+        if (!whole)
+            return pps_error(p->st, none, 520, "program %u names what is not there", i);
+    }
+    return PPS_OK;
+}
+
+static pps_status check_compute(const prover *p, uint32_t g, uint32_t i)
+{
+    const plan_set *set = p->set;
+    const plan_step *s = &set->plans[g].steps[i];
+    const plan_work *w = plan_work_of(set, s);
+    if (w->program >= set->n_programs)
+        return unnamed(p, g, i, 520, "a step runs a program that is not there");
+    const plan_program *program = &set->programs[w->program];
+    if (program->chunk != w->chunk || program->pass != s->pass)
+        return unnamed(p, g, i, 520, "a step does not run its own program");
+    if (program->n_loss > 0 &&
+        (uint64_t)w->loss + (uint64_t)s->mb * set->n_mb_losses + program->n_loss > set->n_losses)
+        return unnamed(p, g, i, 520, "a step's losses are not there");
+    return PPS_OK;
+}
+
+/* Counts of experts: one for each, of every rank that exchanges. */
+static pps_status check_exchange(const prover *p, uint32_t g, uint32_t i)
+{
+    const plan_set *set = p->set;
+    const plan *mine = &set->plans[g];
+    const plan_step *s = &mine->steps[i];
+    const plan_work *w = plan_work_of(set, s);
+    const uint32_t *named = set->work_buffers + w->buffers;
+    uint64_t own = 4ull * w->experts, all = own * set->teams[w->teams].size;
+    bool counts = s->kind == PLAN_COUNTS;
+    if (set->buffers[named[counts ? 1 : 2]].bytes == all &&
+        (!counts || set->buffers[named[0]].bytes == own))
+        return PPS_OK;
+    return prove_two(p, g, i, 548, "an exchange has not the counts of its experts", IR_NONE, NULL);
+}
+
+static pps_status check_waits(const prover *p, uint32_t g, uint32_t i)
+{
+    const plan *mine = &p->set->plans[g];
+    const plan_step *s = &mine->steps[i];
+    for (uint32_t k = 0; k < s->n_waits; k++) {
+        uint32_t wait = mine->waits[s->waits + k];
+        if (wait >= i)
+            return prove_two(p, g, i, 517, "a step waits for one that is issued after it", IR_NONE,
+                             NULL);
+        if (mine->steps[wait].stream == s->stream)
+            return prove_two(p, g, i, 517, "a step waits for one of its own stream", wait,
+                             "that one");
+    }
+    return PPS_OK;
+}
+
+static pps_status check_step(const prover *p, uint32_t g, uint32_t i, uint32_t n_steps)
+{
+    const plan_set *set = p->set;
+    const plan *mine = &set->plans[g];
+    const plan_step *s = &mine->steps[i];
+    if (s->kind >= PLAN_STEP_KIND_COUNT || s->stream >= set->n_streams || s->work >= set->n_works ||
+        s->place >= set->n_places || s->pass >= PPS_PASS_COUNT ||
+        !within(s->bindings, s->n_bindings, mine->n_bindings) ||
+        !within(s->waits, s->n_waits, mine->n_waits))
+        return unnamed(p, g, i, 520, "a step names what is not there");
+    const plan_work *w = plan_work_of(set, s);
+    const char *letters = plan_bindings_of(s->kind);
+    bool of_bucket = plan_is(s->kind, PLAN_BUCKET), transfer = plan_is(s->kind, PLAN_TRANSFER);
+    if (w->chunk >= (of_bucket ? mine->n_buckets : set->n_chunks))
+        return unnamed(p, g, i, 520,
+                       of_bucket ? "a step works on a bucket that is not there"
+                                 : "a step works for a chunk that is not there");
+    if (!of_bucket && s->mb >= set->n_mb)
+        return unnamed(p, g, i, 520, "a step works on a microbatch that is not there");
+    if (s->kind == PLAN_COMPUTE)
+        PPS_TRY(check_compute(p, g, i));
+    uint32_t n_bindings =
+        letters != NULL ? (uint32_t)strlen(letters) : set->programs[w->program].n_bindings;
+    if (s->n_bindings != w->n_buffers ||
+        (s->n_bindings != n_bindings && !(of_bucket && s->n_bindings == 0)))
+        return unnamed(p, g, i, 520, "a step has not the buffers that it works on");
+    if ((s->seq != 0) != plan_communicates(s->kind) || s->seq > n_steps)
+        return pps_diag_done(
+            prove_wrong(p, g, i, 511, "a step's sequence number is wrong (%u)", s->seq));
+    if (plan_is(s->kind, PLAN_COLLECTIVE) && w->teams >= set->n_teams)
+        return prove_two(p, g, i, 542, "a collective is of no team", IR_NONE, NULL);
+    if (s->kind == PLAN_COUNTS || s->kind == PLAN_ALL_TO_ALL)
+        PPS_TRY(check_exchange(p, g, i));
+    if (transfer && (w->peer_group >= set->n_groups || w->peer_group == g ||
+                     w->peer >= set->n_works || set->plans[w->peer_group].n_ranks != mine->n_ranks))
+        return prove_two(p, g, i, 511, "a transfer does not match its other end", IR_NONE, NULL);
+    return s->n_waits > 0 ? check_waits(p, g, i) : PPS_OK;
+}
+
+/* All steps of a work are of one kind, and exchange one way. */
+static pps_status check_kind(const prover *p, uint32_t g, uint32_t i, uint8_t *kinds)
+{
+    const plan_step *s = &p->set->plans[g].steps[i];
+    uint8_t kind = (uint8_t)(1 + 2 * s->kind + ((s->flags & PLAN_A2A_RETURN) != 0));
+    if (kinds[s->work] != 0 && kinds[s->work] != kind)
+        return prove_two(p, g, i, 520, "a step does something else than its work's others", IR_NONE,
+                         NULL);
+    kinds[s->work] = kind;
+    return PPS_OK;
+}
+
+static pps_status check_blocks(const prover *p, const plan *mine, const plan_block *blocks,
+                               uint32_t n, uint64_t bytes)
+{
+    const pps_span none = {0};
+    for (uint32_t i = 0; i < n; i++) {
+        const plan_block *b = &blocks[i];
+        if (b->units == 0 || b->slack >= PLAN_ALIGN || b->first > b->last ||
+            b->last >= mine->n_steps || (i > 0 && b->first < blocks[i - 1].first) ||
+            (uint64_t)b->offset * PLAN_ALIGN + plan_block_bytes(b) > bytes ||
+            (uint64_t)b->offset + b->units > UINT32_MAX)
+            return pps_error(p->st, none, 519, "buffer %u of group %u lies outside the plan", i,
+                             mine->group);
+    }
+    return PPS_OK;
+}
+
+static pps_status check_plan(const prover *p, uint32_t g, uint32_t n_steps, uint8_t *kinds)
+{
+    const plan_set *set = p->set;
+    const plan *mine = &set->plans[g];
+    const pps_span none = {0};
+    for (uint32_t i = 0; i < mine->n_params; i++) {
+        const plan_param *q = &mine->params[i];
+        bool whole = q->param < set->n_params;
+        for (int k = 0; k < PLAN_MAX_CUTS; k++)
+            whole &= q->cuts[k].teams == IR_NONE || q->cuts[k].teams < set->n_teams;
+        if (!whole)
+            return pps_error(p->st, none, 520, "group %u holds a parameter that is not there", g);
+    }
+    for (uint32_t b = 0; b < mine->n_buckets; b++) {
+        const plan_bucket *k = &mine->buckets[b];
+        if (!within(k->first, k->n, mine->n_params) || k->zero > 3 ||
+            (k->teams != IR_NONE && k->teams >= set->n_teams) || (k->zero >= 2 && k->every == 0))
+            return pps_error(p->st, none, 520, "bucket %u of group %u names what is not there", b,
+                             g);
+    }
+    for (uint32_t i = 0; i < mine->n_steps; i++) {
+        PPS_TRY(check_step(p, g, i, n_steps));
+        PPS_TRY(check_kind(p, g, i, kinds));
+    }
+    PPS_TRY(check_blocks(p, mine, mine->blocks, mine->n_blocks, mine->act_bytes));
+    return check_blocks(p, mine, mine->host_blocks, mine->n_host_blocks, mine->host_bytes);
+}
+
+/* ---- the proof ---------------------------------------------------------------------------------
+ */
+
+/* Plan by plan, each in scratch memory of its own: at no time are two plans' held. */
+static pps_status prove_plan(const prover *p, const plan *mine)
+{
+    prove_clock clock;
+    arena mem;
+    arena_init(&mem, NULL, NULL);
+    pps_status status = prove_clock_init(&clock, p, mine, &mem);
+    if (status == PPS_OK)
+        status = prove_memory(p, mine, &clock, &mem);
+    if (status == PPS_OK)
+        status = prove_buckets(p, mine, &clock, &mem);
+    arena_done(&mem);
+    return status;
 }
 
 static pps_status prove(prover *p)
 {
     const plan_set *set = p->set;
-    PASS_ALLOC(p->base, p->mem, set->n_groups);
-    for (uint32_t g = 0; g < set->n_groups; g++) {
-        p->base[g] = p->n;
-        p->n += set->plans[g].n_steps;
+    uint64_t n_steps = 0;
+    uint8_t *kinds; /* [n_works] */
+    for (uint32_t g = 0; g < set->n_groups; g++)
+        n_steps += set->plans[g].n_steps;
+    if (n_steps > UINT32_MAX)
+        return PPS_ERR_LIMIT;
+    if (set->n_mb == 0 || set->n_slices == 0 || set->n_mb % set->n_slices != 0) {
+        pps_span none = {0};
+        return pps_error(p->st, none, 520, "%u units do not divide into %u slices", set->n_mb,
+                         set->n_slices);
     }
-    PASS_ALLOC(p->lead, p->mem, p->n);
-    for (uint32_t g = 0; g < set->n_groups; g++) {
-        PPS_TRY(check_tables(p, &set->plans[g]));
-        PPS_TRY(check_waits(p, &set->plans[g]));
-    }
-    PPS_TRY(match_ends(p));
-    PPS_TRY(check_cycles(p));
-    PPS_TRY(check_once(p));
+    PPS_TRY(check_teams(p));
+    PPS_TRY(check_works(p));
+    PASS_ALLOC(kinds, p->mem, set->n_works);
+    for (uint32_t g = 0; g < set->n_groups; g++)
+        PPS_TRY(check_plan(p, g, (uint32_t)n_steps, kinds));
+    PPS_TRY(prove_match(p));
+    PPS_TRY(prove_hang(p));
+    arena_done(p->mem);
+    PPS_TRY(prove_once(p));
+    PPS_TRY(prove_teams(p));
+    PPS_TRY(prove_slices(p));
+    PPS_TRY(prove_rounds(p));
+    arena_done(p->mem);
+    PPS_TRY(prove_roles_init(p));
+    PPS_TRY(prove_buckets_init(p));
+    for (uint32_t g = 0; g < set->n_groups; g++)
+        PPS_TRY(prove_plan(p, &set->plans[g]));
     return PPS_OK;
 }
 
-/* Memory plan by plan, each in scratch memory of its own: at no time are two plans' held. */
-static pps_status prove_memory(pps_state *st, const plan_set *set)
+pps_status pps_prove_with(pps_state *st, const plan_set *set, const prove_options *options)
 {
-    pps_status status = PPS_OK;
-    for (uint32_t g = 0; g < set->n_groups && status == PPS_OK; g++) {
-        arena mem;
-        arena_init(&mem, NULL, NULL);
-        status = pass_prove_memory(st, set, &set->plans[g], &mem);
-        arena_done(&mem);
-    }
+    arena mem;
+    arena_init(&mem, NULL, NULL);
+    prover p = {
+        .st = st, .set = set, .buffered = options != NULL && options->buffered, .mem = &mem};
+    pps_status status = prove(&p);
+    arena_done(&mem);
     return status;
 }
 
 pps_status pps_prove(pps_state *st, const plan_set *set)
 {
-    arena mem;
-    arena_init(&mem, NULL, NULL);
-    prover p = {.st = st, .set = set, .mem = &mem};
-    pps_status status = prove(&p);
-    arena_done(&mem);
-    if (status == PPS_OK)
-        status = prove_memory(st, set);
-    if (status == PPS_OK)
-        status = prove_buckets(st, set);
-    if (status == PPS_OK)
-        status = prove_rounds(st, set);
-    if (status == PPS_OK)
-        status = prove_teams(st, set);
-    return status == PPS_OK ? prove_slices(st, set) : status;
+    return pps_prove_with(st, set, NULL);
 }
 
 pps_status pass_prove(pass_cx *cx)

@@ -1,237 +1,366 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * prove_memory.c: one plan's memory, checked from the plan alone.
+ * prove_memory.c: one plan's activations, and what it keeps in host memory, from the plan alone.
  *
- * Steps are ordered by their streams and waits, nothing else (a host that issues computes one by
- * one orders more). `clock[step][stream]` is the last step of that stream, plus one, that has ended
- * when the step begins. Then, of every byte of the activations, and of host memory:
+ * A work says which buffer each of its bindings is, and the step of which microbatch or window, so
+ * of every byte there is a story to check, step by step in issue order:
  *
- *   life 1   first ----- access ------- access          every access follows the life's first,
- * which life 2                                      first   fills it; the first access of the next
- * life follows all accesses of the one before
+ *   buffer 7, mb 0   written by step 3 ---- read by 5 ---- read by 9
+ *   buffer 2, mb 1                                                   written by 12 ---- read by 13
+ *                    `-- each reader finds buffer 7 of mb 0,         `-- 12 begins when 3, 5 and 9
+ *                        and begins when 3 is over                       are over
  *
- * Which life each binding is of, prove_copies.c wants to know.
+ * "Over" is meant by the clocks: on every timing that streams and waits allow. A gradient is read
+ * once (by its one consumer: a hop, or a chunk's B, or its BI and BW), or a contribution would be
+ * lost or counted twice; a copy in host memory is fetched once. The blocks that a plan lists are
+ * held against what steps really do.
  */
 #include "passes/prove.h"
 
 #include <string.h>
 
-typedef struct segment { /* bytes whose last life has ended, by `begin` */
-    uint64_t begin, end; /* PLAN_ALIGN bytes each, as blocks and bindings */
-    uint32_t block;
-} segment;
+typedef struct life { /* one buffer of one microbatch or window, while its bytes are its own */
+    uint32_t buffer, number;
+    uint32_t slot, end; /* borders in the space */
+    uint32_t block;     /* in plan.blocks */
+    uint32_t writer;    /* the latest */
+    uint32_t reader;    /* the latest step that reads it, IR_NONE */
+    uint32_t stretches; /* of the space that it owns */
+    bool whole;         /* nobody has taken bytes of it yet */
+    uint8_t host;
+} life;
 
-typedef struct memory_prover {
-    pps_state *st;
-    const plan_set *set;
-    const plan *plan;
-    arena *mem;
-    uint32_t n_streams;
-    uint32_t *clock; /* [n_steps][n_streams] */
-    uint32_t *bound; /* [n_bindings] block that it is, or NULL */
-    /* the memory at hand */
+typedef struct memory { /* the device's, and the host's */
+    prove_space space;
     const plan_block *blocks;
-    uint32_t n_blocks;
-    uint64_t bytes;
-    bool host;
-    uint32_t *active; /* blocks alive, by offset */
-    uint32_t n_active;
-    uint32_t *last;    /* [n_blocks][n_streams] last access + 1 */
-    uint32_t *ends;    /* blocks by last step: ends[end_at[t]] .. ends[end_at[t + 1]] */
-    uint32_t *end_at;  /* [n_steps + 1] */
-    segment *segments; /* at most two more per block than before */
-    uint32_t n_segments;
-} memory_prover;
+    uint32_t n_blocks, next_block; /* blocks before it have begun */
+    uint8_t *begun;                /* [n_blocks that begin with the step at hand] */
+    uint32_t n_begin, cap_begun;
+} memory;
 
-static pps_status wrong(const memory_prover *p, uint32_t step, int code, const char *what)
+typedef struct story {
+    const prover *p;
+    const plan *plan;
+    const prove_clock *clock;
+    arena *mem;
+    memory memories[2]; /* [host] */
+    life *lives;
+    uint32_t *touched; /* [lives][n_lanes] latest step on each lane that touches it, + 1 */
+    uint32_t n_lives, cap_lives, unused; /* unused: linked through `slot` */
+    uint32_t step;
+} story;
+
+static pps_status wrong(const story *t, int code, const char *what, uint32_t other,
+                        const char *other_text)
 {
-    const plan_step *s = &p->plan->steps[step];
-    char label[128];
-    plan_step_label(p->set, p->plan, s, label, sizeof label);
-    return pps_error(p->st, plan_place_of(p->set, s), code, "%s: group %u step %u, %s", what,
-                     p->plan->group, step, label);
+    return prove_two(t->p, t->plan->group, t->step, code, what, other, other_text);
 }
 
-/* ---- Clocks -------------------------------------------------------------------------------------
+static uint32_t *touched_of(const story *t, uint32_t id)
+{
+    return t->touched + (size_t)id * t->clock->n_lanes;
+}
+
+static const plan_block *block_of(const story *t, const life *l)
+{
+    return &t->memories[l->host].blocks[l->block];
+}
+
+/* ---- lives --------------------------------------------------------------------------------------
  */
 
-static pps_status make_clocks(memory_prover *p)
+static pps_status new_life(story *t, uint32_t *ret)
 {
-    const plan *mine = p->plan;
-    uint32_t n = p->n_streams, *before;
-    PASS_ALLOC(p->clock, p->mem, (size_t)mine->n_steps * n);
-    PASS_ALLOC(before, p->mem, n);
-    for (uint32_t i = 0; i < mine->n_steps; i++) {
-        const plan_step *s = &mine->steps[i];
-        uint32_t *clock = p->clock + (size_t)i * n;
-        if (before[s->stream] > 0)
-            memcpy(clock, p->clock + (size_t)(before[s->stream] - 1) * n, n * sizeof *clock);
-        clock[s->stream] = before[s->stream];
-        for (uint32_t k = 0; k < s->n_waits; k++) {
-            uint32_t w = mine->waits[s->waits + k];
-            const uint32_t *theirs = p->clock + (size_t)w * n;
-            for (uint32_t j = 0; j < n; j++)
-                clock[j] = theirs[j] > clock[j] ? theirs[j] : clock[j];
-            uint32_t *at = &clock[mine->steps[w].stream];
-            *at = w + 1 > *at ? w + 1 : *at;
+    uint32_t n = t->clock->n_lanes;
+    if (t->unused != IR_NONE) {
+        *ret = t->unused;
+        t->unused = t->lives[*ret].slot;
+    } else {
+        if (t->n_lives == t->cap_lives) {
+            uint32_t cap = t->cap_lives * 2 + 256;
+            life *lives = arena_new(t->mem, cap * sizeof *lives);
+            uint32_t *touched = arena_new(t->mem, (size_t)cap * n * sizeof *touched);
+            if (lives == NULL || touched == NULL)
+                return PPS_ERR_NOMEM;
+            if (t->n_lives > 0) {
+                memcpy(lives, t->lives, t->n_lives * sizeof *lives);
+                memcpy(touched, t->touched, (size_t)t->n_lives * n * sizeof *touched);
+            }
+            t->lives = lives;
+            t->touched = touched;
+            t->cap_lives = cap;
         }
-        before[s->stream] = i + 1;
+        *ret = t->n_lives++;
+    }
+    memset(touched_of(t, *ret), 0, n * sizeof *t->touched);
+    return PPS_OK;
+}
+
+/* A life is over for good: its block ends with its last use, and a gradient has been used. */
+static pps_status check_life(const story *t, uint32_t id)
+{
+    const life *l = &t->lives[id];
+    uint32_t g = t->plan->group, last = 0, listed = block_of(t, l)->last;
+    for (uint32_t k = 0; k < t->clock->n_lanes; k++)
+        last = touched_of(t, id)[k] > last ? touched_of(t, id)[k] : last;
+    if (listed + 1 != last)
+        return prove_two(t->p, g, last - 1, 519, "a buffer is listed for longer than it is used",
+                         listed, "to here");
+    if (t->p->set->buffers[l->buffer].what == PLAN_BLOCK_GRAD && l->reader == IR_NONE)
+        return prove_two(t->p, g, l->writer, 543, "a gradient is made and never used", IR_NONE,
+                         NULL);
+    if (l->host && l->reader == IR_NONE)
+        return prove_two(t->p, g, l->writer, 521, "what this copies is never fetched", IR_NONE,
+                         NULL);
+    return PPS_OK;
+}
+
+/* Life `id` loses bytes to the step at hand; its stretches change by `change`. */
+static pps_status loses(void *ud, uint32_t id, int change)
+{
+    story *t = ud;
+    life *l = &t->lives[id];
+    uint32_t lane;
+    if (block_of(t, l)->last >= t->step)
+        return wrong(t, 519, "two live buffers share bytes", block_of(t, l)->last,
+                     "its bytes are another buffer's until here");
+    lane = prove_all_before(t->clock, touched_of(t, id), t->step);
+    if (lane != IR_NONE)
+        return wrong(t, 519, "a buffer's bytes may still be in use", touched_of(t, id)[lane] - 1,
+                     "by this step, which nothing makes end before");
+    if (l->whole)
+        PPS_TRY(check_life(t, id));
+    l->whole = false;
+    l->stretches += (uint32_t)change;
+    if (l->stretches == 0) {
+        l->slot = t->unused;
+        t->unused = id;
     }
     return PPS_OK;
 }
 
-/* Have all accesses in `last` ([n_streams], step + 1) ended when `step` begins? */
-static bool all_before(const memory_prover *p, const uint32_t *last, uint32_t step)
+static pps_status not_listed(const story *t)
 {
-    const uint32_t *clock = p->clock + (size_t)step * p->n_streams;
-    for (uint32_t i = 0; i < p->n_streams; i++)
-        if (last[i] > clock[i])
-            return false;
-    return true;
+    return wrong(t, 519, "a step fills a buffer that the plan does not list", IR_NONE, NULL);
 }
 
-/* ---- Activations --------------------------------------------------------------------------------
+/* The block of the step at hand with these borders, each taken once. */
+static pps_status take_block(story *t, memory *m, uint32_t offset, const plan_buffer *of,
+                             uint32_t *ret)
+{
+    for (uint32_t n = 0; n < m->n_begin; n++) {
+        const plan_block *b = &m->blocks[m->next_block + n];
+        if (b->offset != offset || plan_block_bytes(b) != of->bytes || b->what != of->what ||
+            m->begun[n])
+            continue;
+        m->begun[n] = 1;
+        *ret = m->next_block + n;
+        return PPS_OK;
+    }
+    return not_listed(t);
+}
+
+static pps_status begin_life(story *t, uint8_t host, uint32_t buffer, uint32_t number,
+                             uint32_t slot, uint32_t units, uint32_t *ret)
+{
+    memory *m = &t->memories[host];
+    uint32_t block = 0;
+    if (slot == IR_NONE)
+        return not_listed(t);
+    PPS_TRY(take_block(t, m, m->space.border[slot], &t->p->set->buffers[buffer], &block));
+    PPS_TRY(new_life(t, ret));
+    life *l = &t->lives[*ret];
+    *l = (life){.buffer = buffer,
+                .number = number,
+                .slot = slot,
+                .end = prove_space_slot(&m->space, m->space.border[slot] + units),
+                .block = block,
+                .writer = t->step,
+                .reader = IR_NONE,
+                .stretches = 1,
+                .whole = true,
+                .host = host};
+    return prove_space_paint(&m->space, l->slot, l->end, *ret, loses, t);
+}
+
+/* ---- accesses
+ * ------------------------------------------------------------------------------------
  */
 
-/* Position of the first active block at `offset` or beyond. */
-static uint32_t find_active(const memory_prover *p, uint64_t offset)
+/* The whole life that begins at `slot`, IR_NONE. */
+static uint32_t life_at(const story *t, uint8_t host, uint32_t slot)
 {
-    uint32_t lo = 0;
-    for (uint32_t n = p->n_active; n > 0; n /= 2) { /* no branch to mispredict */
-        uint32_t half = n - n / 2;
-        lo = p->blocks[p->active[lo + half - 1]].offset < offset ? lo + half : lo;
-    }
-    return lo;
+    uint32_t id = slot != IR_NONE ? t->memories[host].space.owner[slot] : IR_NONE;
+    return id != IR_NONE && t->lives[id].whole && t->lives[id].slot == slot ? id : IR_NONE;
 }
 
-static uint32_t find_segment(const memory_prover *p, uint64_t offset) /* the first ending beyond */
+/* May a step that reads this gradient do so, after another did? */
+static bool same_consumer(const story *t, uint32_t a, uint32_t b)
 {
-    uint32_t lo = 0;
-    for (uint32_t n = p->n_segments; n > 0; n /= 2) {
-        uint32_t half = n - n / 2;
-        lo = p->segments[lo + half - 1].end <= offset ? lo + half : lo;
-    }
-    return lo;
+    const plan_step *s = &t->plan->steps[a], *o = &t->plan->steps[b];
+    return s->kind == PLAN_COMPUTE && o->kind == PLAN_COMPUTE &&
+           plan_work_of(t->p->set, s)->chunk == plan_work_of(t->p->set, o)->chunk;
 }
 
-static pps_status begin_block(memory_prover *p, uint32_t id)
+static pps_status read_life(story *t, life *l)
 {
-    const plan_block *blocks = p->blocks, *b = &blocks[id];
-    uint32_t at = find_active(p, b->offset);
-    const plan_block *below = at > 0 ? &blocks[p->active[at - 1]] : NULL;
-    if (b->units == 0 || b->slack >= PLAN_ALIGN ||
-        (uint64_t)b->offset * PLAN_ALIGN + plan_block_bytes(b) > p->bytes)
-        return wrong(p, b->first, 519, "a buffer lies outside the plan");
-    if ((below != NULL && (uint64_t)below->offset + below->units > b->offset) ||
-        (at < p->n_active && (uint64_t)b->offset + b->units > blocks[p->active[at]].offset))
-        return wrong(p, b->first, 519, "two live buffers share bytes");
-    for (uint32_t i = find_segment(p, b->offset);
-         i < p->n_segments && p->segments[i].begin < (uint64_t)b->offset + b->units; i++)
-        if (!all_before(p, p->last + (size_t)p->segments[i].block * p->n_streams, b->first))
-            return wrong(p, b->first, 519, "a buffer's bytes may still be in use");
-    memmove(p->active + at + 1, p->active + at, (p->n_active - at) * sizeof *p->active);
-    p->active[at] = id;
-    p->n_active++;
+    bool grad = t->p->set->buffers[l->buffer].what == PLAN_BLOCK_GRAD;
+    if (!prove_before(t->clock, l->writer, t->step))
+        return wrong(t, 520, "a step uses a buffer that may not be filled yet", l->writer,
+                     "filled by this step, which nothing makes end before");
+    if (grad && l->reader != IR_NONE && l->reader != t->step &&
+        !same_consumer(t, l->reader, t->step))
+        return wrong(t, 543, "a gradient is used twice", l->reader, "first used here");
+    if (l->host && l->reader != IR_NONE)
+        return wrong(t, 518, "a copy is fetched twice", l->reader, "first fetched here");
+    l->reader = t->step;
     return PPS_OK;
 }
 
-/* The bytes of block `id` remember it, in place of what lay there before. */
-static void end_block(memory_prover *p, uint32_t id)
+static pps_status write_life(story *t, life *l, uint32_t id)
 {
-    const plan_block *b = &p->blocks[id];
-    uint64_t begin = b->offset, end = (uint64_t)b->offset + b->units;
-    uint32_t at = find_active(p, b->offset), lo = find_segment(p, begin), hi = lo, n = 0;
-    segment pieces[3];
-    memmove(p->active + at, p->active + at + 1, (p->n_active - at - 1) * sizeof *p->active);
-    p->n_active--;
-    while (hi < p->n_segments && p->segments[hi].begin < end)
-        hi++;
-    if (lo < hi && p->segments[lo].begin < begin)
-        pieces[n++] = (segment){p->segments[lo].begin, begin, p->segments[lo].block};
-    pieces[n++] = (segment){begin, end, id};
-    if (lo < hi && p->segments[hi - 1].end > end)
-        pieces[n++] = (segment){end, p->segments[hi - 1].end, p->segments[hi - 1].block};
-    memmove(p->segments + lo + n, p->segments + hi, (p->n_segments - hi) * sizeof *pieces);
-    memcpy(p->segments + lo, pieces, n * sizeof *pieces);
-    p->n_segments = p->n_segments - (hi - lo) + n;
+    uint32_t lane = prove_all_before(t->clock, touched_of(t, id), t->step);
+    if (lane != IR_NONE)
+        return wrong(t, 519, "a buffer is changed that may still be in use",
+                     touched_of(t, id)[lane] - 1, "by this step, which nothing makes end before");
+    l->writer = t->step;
+    return PPS_OK;
 }
 
-static pps_status use_buffers(memory_prover *p, uint32_t step)
+/* Which of a buffer's a step means. */
+static uint32_t number_of(const plan_buffer *b, const plan_step *s)
 {
-    const plan *mine = p->plan;
-    const plan_step *s = &mine->steps[step];
+    if (b->per <= 1 || s->mb == IR_NONE)
+        return b->per == 0 || s->mb == IR_NONE ? 0 : s->mb;
+    return plan_is(s->kind, PLAN_BUCKET) ? s->mb : s->mb / b->per;
+}
+
+static pps_status use_binding(story *t, uint32_t k, uint8_t role)
+{
+    const plan_set *set = t->p->set;
+    const plan_step *s = &t->plan->steps[t->step];
+    uint32_t buffer = set->work_buffers[plan_work_of(set, s)->buffers + k];
+    uint32_t offset = t->plan->bindings[s->bindings + k];
+    const plan_buffer *b = &set->buffers[buffer];
+    uint8_t host = plan_host_binding(s, k);
+    uint64_t units = b->bytes / PLAN_ALIGN + (b->bytes % PLAN_ALIGN != 0);
+    if (units == 0)
+        return PPS_OK;
+    if (units > UINT32_MAX || offset > UINT32_MAX - units)
+        return wrong(t, 519, "a buffer lies outside the plan", IR_NONE, NULL);
+    if ((b->what == PLAN_BLOCK_HOST) != host)
+        return wrong(t, 520, "a buffer is not in the memory that its step means", IR_NONE, NULL);
+    uint32_t slot = prove_space_slot(&t->memories[host].space, offset), id = life_at(t, host, slot);
+    uint32_t number = number_of(b, s);
+    bool there = id != IR_NONE && t->lives[id].buffer == buffer && t->lives[id].number == number;
+    if (role == 0) /* a host's own op */
+        role = there ? PROVE_READS : PROVE_WRITES;
+    if (role & PROVE_BEGINS)
+        role = there ? PROVE_READS | PROVE_WRITES : PROVE_WRITES;
+    if (role == PROVE_WRITES && there && b->per > 0)
+        return wrong(t, 518, "a buffer is filled twice", t->lives[id].writer, "first filled here");
+    if (role == PROVE_WRITES) {
+        PPS_TRY(begin_life(t, host, buffer, number, slot, (uint32_t)units, &id));
+    } else if (!there) {
+        return id == IR_NONE
+                   ? wrong(t, 520, "a step uses a buffer that is not there", IR_NONE, NULL)
+                   : wrong(t, 544, "a step finds another step's buffer", t->lives[id].writer,
+                           "filled by this step");
+    }
+    life *l = &t->lives[id];
+    if (t->step > block_of(t, l)->last)
+        return wrong(t, 519, "a step uses a buffer after its listed end", block_of(t, l)->last,
+                     "the end");
+    if (role & PROVE_READS)
+        PPS_TRY(read_life(t, l));
+    if (role & PROVE_WRITES)
+        PPS_TRY(write_life(t, l, id));
+    touched_of(t, id)[prove_lane(t->clock, t->step)] = t->step + 1;
+    return PPS_OK;
+}
+
+/* Bytes that a communication's binding must have; UINT64_MAX: its kind alone does not say. Of what
+ * a team shares, a rank has its part in the binding without a capital. */
+static uint64_t payload(const story *t, const plan_step *s, char letter)
+{
+    const plan_work *w = plan_work_of(t->p->set, s);
+    bool shares = s->kind == PLAN_SEQ_SCATTER || s->kind == PLAN_SEQ_GATHER ||
+                  s->kind == PLAN_SEQ_TAKE || s->kind == PLAN_STATS;
+    if (letter < 'a')
+        return w->bytes;
+    return shares ? w->bytes / t->p->set->teams[w->teams].size : UINT64_MAX;
+}
+
+static pps_status use_bindings(story *t)
+{
+    const plan_set *set = t->p->set;
+    const plan_step *s = &t->plan->steps[t->step];
+    const plan_work *w = plan_work_of(set, s);
+    const char *letters = plan_bindings_of(s->kind);
+    const uint8_t *roles = NULL;
+    if (s->n_bindings == 0)
+        return PPS_OK;
+    if (letters == NULL)
+        PPS_TRY(prove_program_roles(t->p, w->program, &roles));
     for (uint32_t k = 0; k < s->n_bindings; k++) {
-        uint64_t offset = mine->bindings[s->bindings + k];
-        uint32_t at = find_active(p, offset);
-        if (plan_host_binding(s, k) != p->host)
-            continue;
-        if (at == p->n_active || p->blocks[p->active[at]].offset != offset)
-            return wrong(p, step, 520, "a step uses a buffer that is not there");
-        uint32_t id = p->active[at], first = p->blocks[id].first;
-        uint32_t *last = p->last + (size_t)id * p->n_streams;
-        uint32_t filled = p->clock[(size_t)step * p->n_streams + mine->steps[first].stream];
-        if (first != step && filled < first + 1)
-            return wrong(p, step, 520, "a step uses a buffer that may not be filled yet");
-        last[s->stream] = step + 1;
-        if (p->bound != NULL)
-            p->bound[s->bindings + k] = id;
+        uint64_t bytes = letters != NULL ? payload(t, s, letters[k]) : UINT64_MAX;
+        if (bytes != UINT64_MAX && bytes != set->buffers[set->work_buffers[w->buffers + k]].bytes)
+            return wrong(t, 548, "a communication carries other bytes than its buffer has", IR_NONE,
+                         NULL);
+        PPS_TRY(use_binding(t, k, roles != NULL ? roles[k] : prove_role_of(letters[k])));
     }
     return PPS_OK;
 }
 
-static pps_status check_blocks(memory_prover *p)
+/* Blocks that begin at the step at hand; `begun` is cleared for them. */
+static pps_status start_step(story *t, memory *m)
 {
-    const plan *mine = p->plan;
-    uint32_t n = p->n_blocks, next = 0;
-    PASS_ALLOC(p->active, p->mem, n);
-    PASS_ALLOC(p->last, p->mem, (size_t)n * p->n_streams);
-    PASS_ALLOC(p->segments, p->mem, 2 * (size_t)n);
-    PASS_ALLOC(p->ends, p->mem, n);
-    PASS_ALLOC(p->end_at, p->mem, (size_t)mine->n_steps + 1);
-    for (uint32_t i = 0; i < n; i++) {
-        const plan_block *b = &p->blocks[i];
-        if (b->first > b->last || b->last >= mine->n_steps ||
-            (i > 0 && b->first < p->blocks[i - 1].first))
-            return wrong(p, 0, 519, "a buffer lies outside the plan");
-        p->end_at[b->last + 1]++;
+    uint32_t n = 0;
+    while (m->next_block + n < m->n_blocks && m->blocks[m->next_block + n].first == t->step)
+        n++;
+    if (n > m->cap_begun) {
+        m->cap_begun = 2 * n + 16;
+        PASS_ALLOC(m->begun, t->mem, m->cap_begun);
     }
-    for (uint32_t t = 0; t < mine->n_steps; t++)
-        p->end_at[t + 1] += p->end_at[t];
-    for (uint32_t i = n; i-- > 0;) /* fill from each list's end, which becomes its begin */
-        p->ends[--p->end_at[p->blocks[i].last + 1]] = i;
-    for (uint32_t t = 0; t < mine->n_steps; t++) {
-        uint32_t end = t + 1 < mine->n_steps ? p->end_at[t + 2] : n;
-        for (; next < n && p->blocks[next].first == t; next++)
-            PPS_TRY(begin_block(p, next));
-        PPS_TRY(use_buffers(p, t));
-        for (uint32_t i = p->end_at[t + 1]; i < end; i++)
-            end_block(p, p->ends[i]);
-    }
+    if (n > 0)
+        memset(m->begun, 0, n);
+    m->n_begin = n;
     return PPS_OK;
 }
 
-pps_status pass_prove_memory(pps_state *st, const plan_set *set, const plan *p, arena *mem)
+static pps_status end_step(story *t, memory *m)
 {
-    memory_prover m = {.st = st, .set = set, .plan = p, .mem = mem, .n_streams = set->n_streams};
-    if (p->n_steps == 0)
-        return PPS_OK;
-    uint32_t n_copies = 0;
-    for (uint32_t i = 0; i < p->n_steps; i++)
-        n_copies += plan_is(p->steps[i].kind, PLAN_COPY);
-    if (n_copies > 0)
-        PASS_ALLOC(m.bound, mem, p->n_bindings);
-    m.blocks = p->blocks;
-    m.n_blocks = p->n_blocks;
-    m.bytes = p->act_bytes;
-    PPS_TRY(make_clocks(&m));
-    PPS_TRY(check_blocks(&m));
-    if (n_copies == 0 && p->n_host_blocks == 0)
-        return PPS_OK;
-    m.blocks = p->host_blocks;
-    m.n_blocks = p->n_host_blocks;
-    m.bytes = p->host_bytes;
-    m.host = true;
-    m.n_active = m.n_segments = 0;
-    PPS_TRY(check_blocks(&m));
-    return n_copies > 0 ? prove_copies(st, set, p, m.bound, mem) : PPS_OK;
+    for (uint32_t i = 0; i < m->n_begin; i++)
+        if (!m->begun[i])
+            return wrong(t, 520, "the plan lists a buffer that this step does not fill", IR_NONE,
+                         NULL);
+    m->next_block += m->n_begin;
+    return PPS_OK;
+}
+
+static pps_status end_memory(const story *t, const memory *m)
+{
+    for (uint32_t at = 0; (at = prove_space_next(&m->space, at)) != IR_NONE; at++)
+        if (t->lives[m->space.owner[at]].whole)
+            PPS_TRY(check_life(t, m->space.owner[at]));
+    return PPS_OK;
+}
+
+pps_status prove_memory(const prover *p, const plan *mine, const prove_clock *clock, arena *mem)
+{
+    story t = {.p = p, .plan = mine, .clock = clock, .mem = mem, .unused = IR_NONE};
+    t.memories[0] = (memory){.blocks = mine->blocks, .n_blocks = mine->n_blocks};
+    t.memories[1] = (memory){.blocks = mine->host_blocks, .n_blocks = mine->n_host_blocks};
+    for (int i = 0; i < 2; i++)
+        PPS_TRY(prove_space_init(&t.memories[i].space, t.memories[i].blocks, t.memories[i].n_blocks,
+                                 mem));
+    for (; t.step < mine->n_steps; t.step++) {
+        PPS_TRY(start_step(&t, &t.memories[0]));
+        PPS_TRY(start_step(&t, &t.memories[1]));
+        PPS_TRY(use_bindings(&t));
+        PPS_TRY(end_step(&t, &t.memories[0]));
+        PPS_TRY(end_step(&t, &t.memories[1]));
+    }
+    PPS_TRY(end_memory(&t, &t.memories[0]));
+    return end_memory(&t, &t.memories[1]);
 }

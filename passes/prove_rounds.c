@@ -9,7 +9,7 @@
  *
  * of the same teams and microbatch, and round 0 reads no block that a SHIFT filled.
  */
-#include "passes/pass.h"
+#include "passes/prove.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -149,17 +149,10 @@ static pps_status check_return(const rounds_prover *r, uint32_t step)
     return wrong(r, step, "a round's gradients go to another rank than its keys came from");
 }
 
-static pps_status prove(rounds_prover *r)
+static pps_status prove_plan(rounds_prover *r)
 {
     const plan *p = r->p;
     pps_span none = {0};
-    bool any = false;
-    for (uint32_t i = 0; i < r->set->n_kernels && !any; i++)
-        any = r->set->kernels[i].op == IR_ATTENTION_PART;
-    for (uint32_t i = 0; i < r->set->n_works && !any; i++)
-        any = r->set->works[i].shift > 0;
-    if (!any)
-        return PPS_OK;
     PPS_TRY(index_blocks(r));
     r->teams = sequence_teams(r);
     if (r->teams == IR_NONE)
@@ -178,14 +171,20 @@ static pps_status prove(rounds_prover *r)
     return PPS_OK;
 }
 
-pps_status prove_rounds(pps_state *st, const plan_set *set)
+pps_status prove_rounds(const prover *p)
 {
+    const plan_set *set = p->set;
     pps_status status = PPS_OK;
-    for (uint32_t g = 0; g < set->n_groups && status == PPS_OK; g++) {
+    bool any = false;
+    for (uint32_t i = 0; i < set->n_kernels && !any; i++)
+        any = set->kernels[i].op == IR_ATTENTION_PART;
+    for (uint32_t i = 0; i < set->n_works && !any; i++)
+        any = set->works[i].shift > 0;
+    for (uint32_t g = 0; any && g < set->n_groups && status == PPS_OK; g++) {
         arena mem;
         arena_init(&mem, NULL, NULL);
-        rounds_prover r = {.st = st, .set = set, .p = &set->plans[g], .mem = &mem};
-        status = prove(&r);
+        rounds_prover r = {.st = p->st, .set = set, .p = &set->plans[g], .mem = &mem};
+        status = prove_plan(&r);
         arena_done(&mem);
     }
     return status;

@@ -12,7 +12,7 @@
  *
  * That every pass of every slice runs once is prove.c's.
  */
-#include "passes/pass.h"
+#include "passes/prove.h"
 
 typedef struct carry { /* of a program: bindings of c0 and c1, IR_NONE where it has none */
     uint32_t bind[2];
@@ -253,14 +253,8 @@ static pps_status prove_all(slice_prover *p)
     return PPS_OK;
 }
 
-pps_status prove_slices(pps_state *st, const plan_set *set)
+pps_status prove_slices(const prover *whole)
 {
-    arena mem;
-    slice_prover p = {.st = st, .set = set, .mem = &mem};
-    if (set->n_slices == 1)
-        return PPS_OK;
-    arena_init(&mem, NULL, NULL);
-    pps_status status = prove_all(&p);
-    arena_done(&mem);
-    return status;
+    slice_prover p = {.st = whole->st, .set = whole->set, .mem = whole->mem};
+    return p.set->n_slices == 1 ? PPS_OK : prove_all(&p);
 }

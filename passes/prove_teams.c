@@ -5,6 +5,7 @@
  *   - ranks that sum a bucket's gradients hold the same slice of each of its parameters;
  *   - what they sum comes from every replica and every part of the sequence: from those ranks, or
  *     through the ranks that share the parameter out with them, none of them twice;
+ *   - a parameter that several groups hold is summed over all of them;
  *   - experts are computed, their rows exchanged and their counts told in the same teams;
  *   - tensors are shared in one way by all that a plan does: in teams of the ranks that work on the
  *     same rows and positions, the first of which speaks.
@@ -12,24 +13,56 @@
  * A rank's share of an expert's gradient is the rows that its team's ranks sent it. So of experts
  * in teams {0, 1} and {2, 3} ranks 0 and 2 sum theirs: 0 stands for 0 and 1, 2 for 2 and 3.
  */
-#include "passes/pass.h"
+#include "passes/prove.h"
 
 #include <string.h>
 
+#include "ir/plan_row.h"
+
+typedef struct mark { /* of a rank: in which sum its share is, and through whom */
+    uint32_t sum, through;
+} mark;
+
 typedef struct check {
-    pps_state *st;
+    const prover *p;
     const plan_set *set;
     arena *mem;
     uint32_t **seat; /* [n_teams] of its ranks: team * size + index, IR_NONE; made when asked for */
-    uint32_t *from;  /* [n_ranks] whose sum a rank's share is in: one of the team, plus one */
-    bool *covered;   /* [replicas * parts] of a group */
+    mark *from;      /* [n_ranks] */
+    uint32_t sum;    /* the one at hand, from 1 */
+    uint32_t *covered; /* [most replicas * parts] latest sum with it */
 } check;
+
+/* The step that sums the gradients of the bucket with this parameter; else the one that applies
+ * them; IR_NONE. */
+static uint32_t summing_step(const check *c, const plan *p, uint32_t param)
+{
+    uint32_t b = 0, at = 0, found = IR_NONE;
+    while (at < p->n_params && p->params[at].param != param)
+        at++;
+    while (b < p->n_buckets && at - p->buckets[b].first >= p->buckets[b].n)
+        b++;
+    for (uint32_t i = 0; i < p->n_steps; i++) {
+        const plan_step *s = &p->steps[i];
+        if (!plan_is(s->kind, PLAN_BUCKET) || plan_work_of(c->set, s)->chunk != b)
+            continue;
+        if (s->kind == PLAN_ALL_REDUCE || s->kind == PLAN_REDUCE_SCATTER)
+            return i;
+        found = s->kind == PLAN_UPDATE ? i : found;
+    }
+    return found;
+}
 
 static pps_status wrong(const check *c, uint32_t group, uint32_t param, const char *what)
 {
-    pps_span none = {0};
-    return pps_error(c->st, none, 550, "%s: '%s' of group %u", what, c->set->params[param].name,
-                     group);
+    const ir_param *q = &c->set->params[param];
+    uint32_t step = summing_step(c, &c->set->plans[group], param);
+    if (step == IR_NONE)
+        return pps_error(c->p->st, q->span, 550, "%s: '%s' of group %u", what, q->name, group);
+    pps_diag *diag = prove_wrong(c->p, group, step, 550, "%s: '%s'", what, q->name);
+    if (q->span.file != 0)
+        pps_diag_also(diag, q->span, "the parameter");
+    return pps_diag_done(diag);
 }
 
 static pps_status seats(check *c, uint32_t teams, const uint32_t **ret)
@@ -67,11 +100,11 @@ static pps_status bring(check *c, const plan *p, const plan_param *q, uint32_t r
             uint32_t r = ranks[k];
             if (set->rank_group[r] != p->group)
                 continue; /* another plan's group counts its own */
-            if (c->from[r] != 0 && c->from[r] != rank + 1)
+            if (c->from[r].sum == c->sum && c->from[r].through != rank)
                 return wrong(c, p->group, q->param, "a rank's gradients are in a sum twice");
-            c->from[r] = rank + 1;
+            c->from[r] = (mark){c->sum, rank};
             uint32_t at = p->ranks + set->rank_index[r];
-            c->covered[set->rank_replica[at] * p->n_parts + set->rank_part[at]] = true;
+            c->covered[set->rank_replica[at] * p->n_parts + set->rank_part[at]] = c->sum;
         }
     }
     return PPS_OK;
@@ -82,8 +115,7 @@ static pps_status check_sum(check *c, const plan *p, const plan_param *q, const 
                             uint32_t n)
 {
     const plan_set *set = c->set;
-    memset(c->from, 0, set->n_ranks * sizeof *c->from);
-    memset(c->covered, 0, (size_t)p->n_replicas * p->n_parts * sizeof *c->covered);
+    c->sum++;
     for (uint32_t k = 0; k < n; k++) {
         if (set->rank_group[ranks[k]] != p->group)
             continue;
@@ -101,7 +133,7 @@ static pps_status check_sum(check *c, const plan *p, const plan_param *q, const 
         PPS_TRY(bring(c, p, q, ranks[k]));
     }
     for (uint32_t i = 0; i < p->n_replicas * p->n_parts; i++)
-        if (!c->covered[i])
+        if (c->covered[i] != c->sum)
             return wrong(c, p->group, q->param, "a replica's gradients are in no sum");
     return PPS_OK;
 }
@@ -132,73 +164,41 @@ static pps_status check_bucket(check *c, const plan *p, const plan_bucket *b)
     return PPS_OK;
 }
 
-/* ---- experts
- * ------------------------------------------------------------------------------------- */
-
-typedef struct told { /* which teams the counts at an offset were last told in */
-    uint32_t offset, teams;
-} told;
-
-typedef struct experts {
-    ir_range *program; /* [n_programs] in `kernels`: experts that ranks share */
-    uint32_t *kernels;
-    uint32_t *seen; /* [n_programs] by which plan: group + 1 */
-    /* of the plan at hand */
-    told *table;
-    uint32_t mask;
-    uint32_t *cut; /* [n_params] teams that share it out */
-} experts;
-
-static told *told_at(const experts *x, uint32_t offset)
-{
-    uint32_t at = offset * 2654435761u;
-    at = (at ^ at >> 15) & x->mask;
-    while (x->table[at].teams != 0 && x->table[at].offset != offset)
-        at = (at + 1) & x->mask;
-    return &x->table[at];
-}
-
-static pps_status step_wrong(const check *c, const plan *p, uint32_t step, const char *what)
-{
-    char label[128];
-    const plan_step *s = &p->steps[step];
-    plan_step_label(c->set, p, s, label, sizeof label);
-    return pps_error(c->st, plan_place_of(c->set, s), 550, "%s: group %u step %u, %s", what,
-                     p->group, step, label);
-}
-
-static pps_status find_experts(const check *c, experts *x)
+/* A parameter that several groups hold: their buckets are reduced together, over all of them. (What
+ * such buckets hold is the same: prove_match.c.) */
+static pps_status check_holders(check *c)
 {
     const plan_set *set = c->set;
-    uint32_t n = 0;
-    PASS_ALLOC(x->program, c->mem, set->n_programs);
-    PASS_ALLOC(x->kernels, c->mem, set->n_kernels);
-    PASS_ALLOC(x->seen, c->mem, set->n_programs);
-    PASS_ALLOC(x->cut, c->mem, set->n_params);
-    for (uint32_t i = 0; i < set->n_programs; i++) {
-        const plan_program *program = &set->programs[i];
-        x->program[i].begin = n;
-        for (uint32_t k = program->kernels; k < program->kernels + program->n_kernels; k++)
-            if (set->kernels[k].op == IR_EXPERTS && set->kernels[k].ep > 1)
-                x->kernels[n++] = k;
-        x->program[i].n = n - x->program[i].begin;
-    }
+    uint32_t *n_holders, *latest, *n_spanned; /* latest: [n_groups] teams counted, + 1 */
+    PASS_ALLOC(n_holders, c->mem, set->n_params);
+    PASS_ALLOC(latest, c->mem, set->n_groups);
+    PASS_ALLOC(n_spanned, c->mem, set->n_teams);
+    for (uint32_t g = 0; g < set->n_groups; g++)
+        for (uint32_t i = 0; i < set->plans[g].n_params; i++)
+            n_holders[set->plans[g].params[i].param]++;
+    for (uint32_t i = 0; i < set->n_teams; i++)
+        for (uint32_t k = 0; k < set->teams[i].n_ranks; k++) {
+            uint32_t *of = &latest[set->rank_group[set->team_ranks[set->teams[i].ranks + k]]];
+            n_spanned[i] += *of != i + 1;
+            *of = i + 1;
+        }
+    for (uint32_t g = 0; g < set->n_groups; g++)
+        for (uint32_t b = 0; b < set->plans[g].n_buckets; b++) {
+            const plan_bucket *k = &set->plans[g].buckets[b];
+            for (uint32_t i = k->first; i < k->first + k->n; i++) {
+                uint32_t q = set->plans[g].params[i].param;
+                if (n_holders[q] != (plan_reduced(k) ? n_spanned[k->teams] : 1))
+                    return wrong(c, g, q,
+                                 n_holders[q] > 1
+                                     ? "a device group's gradients are in no sum with another's"
+                                     : "gradients are summed with a group that has them not");
+            }
+        }
     return PPS_OK;
 }
 
-static pps_status start_plan(const plan *p, arena *mem, experts *x)
-{
-    uint32_t n_counts = 0;
-    for (uint32_t i = 0; i < p->n_steps; i++)
-        n_counts += p->steps[i].kind == PLAN_COUNTS;
-    x->mask = 15;
-    while (x->mask < 2 * n_counts)
-        x->mask = 2 * x->mask + 1;
-    PASS_ALLOC(x->table, mem, x->mask);
-    for (uint32_t i = 0; i < p->n_params; i++)
-        x->cut[p->params[i].param] = p->params[i].cuts[0].teams;
-    return PPS_OK;
-}
+/* ---- experts
+ * ------------------------------------------------------------------------------------- */
 
 /* Has every rank of the plan the same team, in the same order, in both? */
 static pps_status alike(check *c, const plan *p, uint32_t a, uint32_t b, bool *ret)
@@ -222,65 +222,81 @@ static pps_status alike(check *c, const plan *p, uint32_t a, uint32_t b, bool *r
     return PPS_OK;
 }
 
-/* The kernel's parameters are cut as its own teams sit. Looked at once. */
+typedef struct experts {
+    bool *seen;     /* [n_works] */
+    uint32_t *told; /* [n_buffers] teams that counts are told in, IR_NONE */
+    plan_cut *cut;  /* [n_params] how it is shared out in the plan at hand */
+} experts;
+
+static pps_status step_wrong(const check *c, const plan *p, uint32_t step, const char *what)
+{
+    return prove_two(c->p, p->group, step, 550, what, IR_NONE, NULL);
+}
+
+/* The kernel's parameters are cut as its own teams sit; its counts, i1, were told in these. */
 static pps_status check_kernel(check *c, const plan *p, const experts *x, uint32_t step,
                                const plan_kernel *k)
 {
+    const plan_work *w = plan_work_of(c->set, &p->steps[step]);
+    ir_operand list[PLAN_MAX_OPERANDS];
+    if (!plan_kernel_operands(k, list))
+        return step_wrong(c, p, step, "experts without their operands");
     for (uint32_t i = 0; i < k->n_operands; i++) {
         const plan_operand *o = &c->set->operands[k->operands + i];
-        bool fits;
-        if (o->space != PLAN_PARAM && o->space != PLAN_GRAD)
-            continue;
-        PPS_TRY(alike(c, p, x->cut[o->index], k->teams, &fits));
-        if (!fits)
+        bool param = o->space == PLAN_PARAM || o->space == PLAN_GRAD;
+        bool fits = true, counts = list[i].letter == 'i' && list[i].index == 1;
+        if (param)
+            PPS_TRY(alike(c, p, x->cut[o->index].teams, k->teams, &fits));
+        if (!fits || (param && (x->cut[o->index].dim != 0 || x->cut[o->index].blocks != 1)))
             return step_wrong(c, p, step, "experts are not shared out as they are computed");
-    }
-    return PPS_OK;
-}
-
-/* Its counts, i1, were told in its own teams. */
-static pps_status check_counts(const check *c, const plan *p, const experts *x, uint32_t step,
-                               const plan_kernel *k)
-{
-    ir_operand list[IR_MAX_OPERANDS];
-    ir_op op = {.kind = (uint8_t)k->op};
-    uint32_t n = ir_op_operands(&op, (ir_phase)k->phase, list);
-    for (uint32_t i = 0; i < n && i < k->n_operands; i++) {
-        const plan_operand *o = &c->set->operands[k->operands + i];
-        if (list[i].letter != 'i' || list[i].index != 1 || o->space != PLAN_BIND)
-            continue;
-        const told *t = told_at(x, p->bindings[p->steps[step].bindings + o->bind]);
-        if (t->teams != k->teams + 1)
+        if (counts && o->space == PLAN_BIND &&
+            x->told[c->set->work_buffers[w->buffers + o->bind]] != k->teams)
             return step_wrong(c, p, step, "experts' rows were counted in other teams");
     }
     return PPS_OK;
 }
 
-static pps_status check_exchanges(check *c, const plan *p, experts *x, arena *mem)
+/* A step of a work that has not been looked at. */
+static pps_status check_exchange(check *c, const plan *p, const experts *x, uint32_t step)
 {
     const plan_set *set = c->set;
-    PPS_TRY(start_plan(p, mem, x));
-    for (uint32_t i = 0; i < p->n_steps; i++) {
-        const plan_step *s = &p->steps[i];
-        const plan_work *w = plan_work_of(set, s);
-        uint32_t needs = s->kind == PLAN_COUNTS ? 2 : s->kind == PLAN_ALL_TO_ALL ? 3 : 0;
-        if (s->n_bindings < needs)
-            return step_wrong(c, p, i, "an exchange without its buffers");
-        if (s->kind == PLAN_COUNTS) {
-            uint32_t offset = p->bindings[s->bindings + 1];
-            *told_at(x, offset) = (told){offset, w->teams + 1};
-        } else if (s->kind == PLAN_ALL_TO_ALL) {
-            if (told_at(x, p->bindings[s->bindings + 2])->teams != w->teams + 1)
-                return step_wrong(c, p, i, "rows are exchanged in other teams than counted");
-        } else if (s->kind == PLAN_COMPUTE) {
-            ir_range list = x->program[w->program];
-            for (uint32_t k = 0; k < list.n; k++) {
-                const plan_kernel *kernel = &set->kernels[x->kernels[list.begin + k]];
-                if (x->seen[w->program] != p->group + 1)
-                    PPS_TRY(check_kernel(c, p, x, i, kernel));
-                PPS_TRY(check_counts(c, p, x, i, kernel));
-            }
-            x->seen[w->program] = p->group + 1;
+    const plan_step *s = &p->steps[step];
+    const plan_work *w = plan_work_of(set, s);
+    if (s->kind == PLAN_ALL_TO_ALL && x->told[set->work_buffers[w->buffers + 2]] != w->teams)
+        return step_wrong(c, p, step, "rows are exchanged in other teams than counted");
+    if (s->kind != PLAN_COMPUTE)
+        return PPS_OK;
+    const plan_program *program = &set->programs[w->program];
+    for (uint32_t k = program->kernels; k < program->kernels + program->n_kernels; k++)
+        if (set->kernels[k].op == IR_EXPERTS && set->kernels[k].ep > 1)
+            PPS_TRY(check_kernel(c, p, x, step, &set->kernels[k]));
+    return PPS_OK;
+}
+
+/* Counts lie where prove_memory.c finds them, so one step speaks for all of its work. */
+static pps_status check_experts(check *c)
+{
+    const plan_set *set = c->set;
+    experts x;
+    PASS_ALLOC(x.seen, c->mem, set->n_works);
+    PASS_ALLOC(x.told, c->mem, set->n_buffers);
+    PASS_ALLOC(x.cut, c->mem, set->n_params);
+    memset(x.told, 0xff, set->n_buffers * sizeof *x.told);
+    for (uint32_t g = 0; g < set->n_groups; g++)
+        for (uint32_t i = 0; i < set->plans[g].n_steps; i++) {
+            const plan_work *w = plan_work_of(set, &set->plans[g].steps[i]);
+            if (set->plans[g].steps[i].kind == PLAN_COUNTS)
+                x.told[set->work_buffers[w->buffers + 1]] = w->teams;
+        }
+    for (uint32_t g = 0; g < set->n_groups; g++) {
+        const plan *p = &set->plans[g];
+        for (uint32_t i = 0; i < p->n_params; i++)
+            x.cut[p->params[i].param] = p->params[i].cuts[0];
+        for (uint32_t i = 0; i < p->n_steps; i++) {
+            if (x.seen[p->steps[i].work])
+                continue;
+            x.seen[p->steps[i].work] = true;
+            PPS_TRY(check_exchange(c, p, &x, i));
         }
     }
     return PPS_OK;
@@ -329,24 +345,23 @@ static pps_status check_roles(check *c, const plan *p, uint32_t teams)
         }
     }
     return fits ? PPS_OK
-                : pps_error(c->st, none, 550,
+                : pps_error(c->p->st, none, 550,
                             "group %u shares tensors between ranks of different rows", p->group);
 }
 
-static pps_status check_shares(check *c, const plan *p, arena *mem)
+/* `seen`: [n_programs] latest plan that they were met in, + 1. */
+static pps_status check_shares(check *c, const plan *p, uint32_t *seen)
 {
     const plan_set *set = c->set;
     uint32_t teams = IR_NONE;
-    bool *seen;
-    PASS_ALLOC(seen, mem, set->n_programs);
     for (uint32_t i = 0; i < p->n_steps; i++) {
         const plan_step *s = &p->steps[i];
         const plan_work *w = plan_work_of(set, s);
         if (shares_tensors(s->kind))
             PPS_TRY(join_shares(c, p, i, w->teams, &teams));
-        if (s->kind != PLAN_COMPUTE || seen[w->program])
+        if (s->kind != PLAN_COMPUTE || seen[w->program] == p->group + 1)
             continue;
-        seen[w->program] = true;
+        seen[w->program] = p->group + 1;
         const plan_program *program = &set->programs[w->program];
         for (uint32_t k = program->kernels; k < program->kernels + program->n_kernels; k++)
             if (set->kernels[k].op != IR_EXPERTS && set->kernels[k].ep > 1)
@@ -357,38 +372,25 @@ static pps_status check_shares(check *c, const plan *p, arena *mem)
     return teams == IR_NONE ? PPS_OK : check_roles(c, p, teams);
 }
 
-/* ---- all plans
- * ----------------------------------------------------------------------------------- */
-
-static pps_status check_set(check *c)
+pps_status prove_teams(const prover *p)
 {
-    const plan_set *set = c->set;
-    experts x = {0};
-    PPS_TRY(find_experts(c, &x));
-    PASS_ALLOC(c->seat, c->mem, set->n_teams);
-    PASS_ALLOC(c->from, c->mem, set->n_ranks);
+    const plan_set *set = p->set;
+    check c = {.p = p, .set = set, .mem = p->mem};
+    uint32_t *seen;
+    size_t most = 0;
     for (uint32_t g = 0; g < set->n_groups; g++) {
-        const plan *p = &set->plans[g];
-        arena mem;
-        PASS_ALLOC(c->covered, c->mem, (size_t)p->n_replicas * p->n_parts);
-        for (uint32_t b = 0; b < p->n_buckets; b++)
-            PPS_TRY(check_bucket(c, p, &p->buckets[b]));
-        arena_init(&mem, NULL, NULL);
-        pps_status status = check_exchanges(c, p, &x, &mem);
-        if (status == PPS_OK)
-            status = check_shares(c, p, &mem);
-        arena_done(&mem);
-        PPS_TRY(status);
+        size_t n = (size_t)set->plans[g].n_replicas * set->plans[g].n_parts;
+        most = n > most ? n : most;
     }
-    return PPS_OK;
-}
-
-pps_status prove_teams(pps_state *st, const plan_set *set)
-{
-    arena mem;
-    check c = {.st = st, .set = set, .mem = &mem};
-    arena_init(&mem, NULL, NULL);
-    pps_status status = check_set(&c);
-    arena_done(&mem);
-    return status;
+    PASS_ALLOC(c.seat, c.mem, set->n_teams);
+    PASS_ALLOC(c.from, c.mem, set->n_ranks);
+    PASS_ALLOC(c.covered, c.mem, most);
+    for (uint32_t g = 0; g < set->n_groups; g++)
+        for (uint32_t b = 0; b < set->plans[g].n_buckets; b++)
+            PPS_TRY(check_bucket(&c, &set->plans[g], &set->plans[g].buckets[b]));
+    PASS_ALLOC(seen, p->mem, set->n_programs);
+    for (uint32_t g = 0; g < set->n_groups; g++)
+        PPS_TRY(check_shares(&c, &set->plans[g], seen));
+    PPS_TRY(check_holders(&c));
+    return check_experts(&c);
 }

@@ -31,12 +31,20 @@ static pps_status cut_param(pass_cx *cx, const ir_directive *s, uint32_t param, 
 {
     plan_cut *cut = &cx->param_cuts[param][PASS_CUT_EXPERT];
     const plan_teams *t = cx->set->teams;
+    uint32_t both;
     if (cut->teams == IR_NONE) {
         *cut = (plan_cut){.teams = teams, .dim = 0, .blocks = 1};
         return PPS_OK;
     }
-    if (t[cut->teams].size == t[teams].size)
-        return pass_teams_merge(cx, cut->teams, teams, &cut->teams);
+    if (t[cut->teams].size == t[teams].size) {
+        PPS_TRY(pass_teams_merge(cx, cut->teams, teams, &both));
+        if (both == IR_NONE)
+            return pps_diag_done(pass_diag(cx, s, s->devices.span, 421,
+                                           "'%s' is shared out in other teams elsewhere",
+                                           cx->program->graph->params[param].name));
+        cut->teams = both;
+        return PPS_OK;
+    }
     return pps_diag_done(pass_diag(cx, s, s->devices.span, 421,
                                    "'%s' is shared out over %u devices here, and over %u elsewhere",
                                    cx->program->graph->params[param].name, t[teams].size,

@@ -106,14 +106,29 @@ pps_status pass_teams_alike(pass_cx *cx, uint32_t group, const uint32_t *by, uin
 pps_status pass_teams_merge(pass_cx *cx, uint32_t a, uint32_t b, uint32_t *ret)
 {
     const plan_teams x = cx->set->teams[a], y = cx->set->teams[b];
-    uint32_t *ranks;
+    uint32_t *ranks, *seat, n = x.n_ranks; /* seat: [n_ranks] in x, + 1 */
     *ret = a;
     if (a == b)
         return PPS_OK;
     PASS_ALLOC(ranks, cx->phase, x.n_ranks + y.n_ranks);
+    PASS_ALLOC(seat, cx->phase, cx->dag->n_ranks);
     memcpy(ranks, cx->set->team_ranks + x.ranks, x.n_ranks * sizeof *ranks);
-    memcpy(ranks + x.n_ranks, cx->set->team_ranks + y.ranks, y.n_ranks * sizeof *ranks);
-    return pass_teams_add(cx, ranks, x.n_ranks + y.n_ranks, x.size, ret);
+    for (uint32_t i = 0; i < x.n_ranks; i++)
+        seat[ranks[i]] = i + 1;
+    for (uint32_t first = 0; first < y.n_ranks; first += y.size) {
+        const uint32_t *team = cx->set->team_ranks + y.ranks + first;
+        uint32_t at = seat[team[0]];
+        for (uint32_t i = 0; i < y.size; i++)
+            if (seat[team[i]] != (at > 0 ? at + i : 0) || (at > 0 && (at - 1) % x.size != 0)) {
+                *ret = IR_NONE;
+                return PPS_OK;
+            }
+        if (at == 0) {
+            memcpy(ranks + n, team, y.size * sizeof *ranks);
+            n += y.size;
+        }
+    }
+    return n > x.n_ranks ? pass_teams_add(cx, ranks, n, x.size, ret) : PPS_OK;
 }
 
 pps_status pass_teams_given(pass_cx *cx, const ir_directive *s, uint32_t chunk, uint32_t *ret)

@@ -157,7 +157,7 @@ static void no_wait_can_be_dropped(void **state)
                     held_back++;
                     continue;
                 }
-                if (code != 519 && code != 520)
+                if (code != 519 && code != 520 && code != 545)
                     fail_msg("group %u step %u without its wait for %u: code %d", g, i, mine, code);
                 refused++;
             }
@@ -204,6 +204,8 @@ static void transfers_match_their_other_ends(void **state)
     assert_int_equal(proved(), 511);
     *s = was;
     s->kind = PLAN_RECV;
+    assert_int_equal(proved(), 520); /* not what others of its work are */
+    own_work(s, 0);
     assert_int_equal(proved(), 511);
     *s = was;
     s->seq = 0;
@@ -213,8 +215,8 @@ static void transfers_match_their_other_ends(void **state)
 }
 
 /* Two sends to one peer the other way round, each with its own waits dropped: the peer receives
- * them in the old order on one stream, so neither pair of ends meets. */
-static void transfers_in_another_order_wait_for_ever(void **state)
+ * them in the old order on one stream, so neither end meets its own. */
+static void transfers_in_another_order_are_refused(void **state)
 {
     (void)state;
     plan *p = &c.set->plans[0];
@@ -225,9 +227,8 @@ static void transfers_in_another_order_wait_for_ever(void **state)
     *a = was_b;
     *b = was_a;
     a->n_waits = b->n_waits = 0;
-    assert_int_equal(proved(), 502);
-    assert_non_null(strstr(c.said, "the plans wait for each other"));
-    assert_non_null(strstr(c.said, "never starts"));
+    assert_int_equal(proved(), 541);
+    assert_non_null(strstr(c.said, "transfers between two device groups cross"));
     *a = was_a;
     *b = was_b;
     assert_int_equal(proved(), 0);
@@ -285,7 +286,7 @@ static void work_runs_once(void **state)
     plan_step *last = &p->steps[p->n_steps - 1];
     assert_int_equal(last->kind, PLAN_UPDATE);
     p->n_steps--;
-    assert_int_equal(proved(), 520);
+    assert_int_equal(proved(), 546);
     p->n_steps++;
     assert_int_equal(proved(), 0);
 }
@@ -394,7 +395,9 @@ static void steps_use_buffers_that_are_there(void **state)
             do
                 (*binding)++;
             while (begins_live(p, *binding, t));
-            assert_int_equal(proved(), 520);
+            int code =
+                proved(); /* it fills what is not listed, or uses what is not there, any more */
+            assert_true(code == 519 || code == 520 || code == 544);
             *binding = was;
             tried++;
         }
@@ -419,18 +422,21 @@ static void buckets_are_reduced_and_updated_once(void **state)
     plan_step *update = step_of(p, PLAN_UPDATE, 1), *reduce = step_of(p, PLAN_ALL_REDUCE, 0);
     plan_step was = *update;
     own_work(update, 0)->chunk = chunk_of(step_of(p, PLAN_UPDATE, 0));
-    assert_int_equal(proved(), 520);
+    assert_int_equal(proved(), 546);
     own_work(update, 0)->chunk = p->n_buckets;
     assert_int_equal(proved(), 520);
     *update = was;
     was = *reduce;
     uint32_t teams = p->buckets[chunk_of(reduce)].teams;
-    p->buckets[chunk_of(reduce)].teams = IR_NONE; /* a reduction that the replicas do not want */
-    assert_int_equal(proved(), 520);
+    p->buckets[chunk_of(reduce)].teams = IR_NONE; /* replicas that nobody sums */
+    assert_int_equal(proved(), 550);
     p->buckets[chunk_of(reduce)].teams = teams;
     /* before its gradients are complete */
-    own_work(reduce, 0)->chunk = chunk_of(step_of(p, PLAN_ALL_REDUCE, 1));
-    assert_int_equal(proved(), 520);
+    plan_work *other = own_work(reduce, 0);
+    other->chunk = chunk_of(step_of(p, PLAN_ALL_REDUCE, 1));
+    assert_int_equal(proved(), 548); /* with the bytes of the one it was */
+    other->bytes = p->buckets[other->chunk].bytes;
+    assert_int_equal(proved(), 545);
     *reduce = was;
     assert_int_equal(proved(), 0);
 }
@@ -480,8 +486,8 @@ int main(void)
         ON_TENSOR(steps_use_buffers_that_are_there),
         ON_MOE(waits_point_backward_to_other_streams),
         ON_MOE(transfers_match_their_other_ends),
-        ON_MOE(transfers_in_another_order_wait_for_ever),
-        ON_PIPELINE(transfers_in_another_order_wait_for_ever),
+        ON_MOE(transfers_in_another_order_are_refused),
+        ON_PIPELINE(transfers_in_another_order_are_refused),
         ON_MOE(swapped_steps_are_refused_or_independent),
         ON_PIPELINE(swapped_steps_are_refused_or_independent),
         ON_MOE(work_runs_once),

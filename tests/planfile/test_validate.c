@@ -55,6 +55,11 @@ static plan_operand *operand_of(plan_set *s, uint32_t op, plan_space space)
     X(no_groups, s->n_groups = 0, "past the end")                                                  \
     X(a_stream, P0.steps[3].stream = 99, "'stream' of step 3 of group 0")                          \
     X(a_work, P0.steps[3].work = s->n_works, "'work' of step 3")                                   \
+    X(a_named_buffer, s->work_buffers[1] = s->n_buffers, "'buffer' of named 1")                    \
+    X(a_kind_of_buffer, s->buffers[0].what = 99, "'what' of buffer 0")                             \
+    X(named_buffers, s->works[0].n_buffers = UINT32_MAX, "'buffers' of work 0")                    \
+    X(a_peer, work_of(s, PLAN_SEND)->peer = s->n_works, "'peer' of work")                          \
+    X(bucket_without_slices, P0.buckets[0].slices = 0, "bucket 0 of group 0 is in no slices")      \
     X(a_place, P0.steps[3].place = s->n_places, "'place' of step 3")                               \
     X(waits, P0.steps[3].waits = UINT32_MAX, "'waits' of step 3")                                  \
     X(bindings, P0.steps[3].bindings = P0.n_bindings, "'bindings' of step 3")                      \

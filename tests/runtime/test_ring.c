@@ -236,10 +236,13 @@ static plan_step *shift_step(plan *p, uint32_t n, bool back)
     return NULL;
 }
 
-static void other_way(plan_set *set, plan *p)
+static void other_way(plan_set *set, plan *p) /* all of its work */
 {
+    uint32_t work = shift_step(p, 0, false)->work;
     (void)set;
-    shift_step(p, 0, false)->flags |= PLAN_A2A_RETURN;
+    for (uint32_t i = 0; i < p->n_steps; i++)
+        if (p->steps[i].work == work)
+            p->steps[i].flags |= PLAN_A2A_RETURN;
 }
 
 static void home_to_another(plan_set *set, plan *p)
@@ -298,7 +301,7 @@ static void refusals(void **state)
     } rows[] = {
         {other_way, "E0527"},   {home_to_another, "E0527"},  {keys_of_another, "E0527"},
         {other_teams, "E0527"}, {other_microbatch, "E0527"}, {own_keys_twice, "E0527"},
-        {other_part, "E0527"},  {early_round, "E0520"},      {early_shift, "E0519"},
+        {other_part, "E0527"},  {early_round, "E0520"},      {early_shift, "E0520"},
     };
     (void)state;
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
