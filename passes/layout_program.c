@@ -13,7 +13,7 @@ pps_status layout_grow(arena *mem, void **array, uint32_t *cap, uint32_t need, s
     if (need <= *cap)
         return PPS_OK;
     uint32_t wanted = need * 2 + 32;
-    void *bigger = arena_zero(mem, wanted * item);
+    void *bigger = arena_new(mem, wanted * item);
     if (bigger == NULL)
         return PPS_ERR_NOMEM;
     if (*cap > 0)

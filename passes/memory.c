@@ -146,114 +146,6 @@ static pps_status most_live(arena *mem, const plan_block *blocks, uint32_t n, ui
     return PPS_OK;
 }
 
-/* ---- Best fit in issue order
- * --------------------------------------------------------------------- */
-
-typedef struct gap {
-    uint32_t offset, units;
-} gap;
-
-typedef struct gaps { /* free bytes below the top, by offset; none touch */
-    gap *items;
-    uint32_t n, cap;
-    uint64_t top;
-} gaps;
-
-static pps_status give(arena *mem, gaps *g, uint32_t offset, uint32_t units)
-{
-    uint32_t lo = 0, hi = g->n;
-    while (lo < hi) {
-        uint32_t mid = lo + (hi - lo) / 2;
-        if (g->items[mid].offset < offset)
-            lo = mid + 1;
-        else
-            hi = mid;
-    }
-    bool below = lo > 0 && g->items[lo - 1].offset + g->items[lo - 1].units == offset;
-    bool above = lo < g->n && offset + units == g->items[lo].offset;
-    if (below) {
-        g->items[lo - 1].units += units;
-        if (!above)
-            return PPS_OK;
-        g->items[lo - 1].units += g->items[lo].units;
-        memmove(g->items + lo, g->items + lo + 1, (--g->n - lo) * sizeof *g->items);
-    } else if (above) {
-        g->items[lo] = (gap){offset, units + g->items[lo].units};
-    } else {
-        if (g->n == g->cap) {
-            uint32_t cap = g->cap * 2 + 64;
-            gap *items = arena_new(mem, cap * sizeof *items);
-            if (items == NULL)
-                return PPS_ERR_NOMEM;
-            if (g->n > 0)
-                memcpy(items, g->items, g->n * sizeof *items);
-            g->items = items;
-            g->cap = cap;
-        }
-        memmove(g->items + lo + 1, g->items + lo, (g->n++ - lo) * sizeof *g->items);
-        g->items[lo] = (gap){offset, units};
-    }
-    return PPS_OK;
-}
-
-static uint32_t take(gaps *g, uint32_t units)
-{
-    uint32_t best = IR_NONE, least = UINT32_MAX;
-    for (uint32_t i = 0; i < g->n && least != units; i++)
-        if (g->items[i].units >= units && g->items[i].units < least) {
-            best = i;
-            least = g->items[i].units;
-        }
-    if (best != IR_NONE) {
-        gap *from = &g->items[best];
-        uint32_t offset = from->offset;
-        from->offset += units;
-        from->units -= units;
-        if (from->units == 0)
-            memmove(from, from + 1, (--g->n - best) * sizeof *from);
-        return offset;
-    }
-    /* the arena grows, from its last gap if that reaches the top */
-    uint64_t offset = g->top;
-    if (g->n > 0 && g->items[g->n - 1].offset + (uint64_t)g->items[g->n - 1].units == g->top)
-        offset = g->items[--g->n].offset;
-    g->top = offset + units;
-    return (uint32_t)offset;
-}
-
-pps_status memory_best_fit(const memory_problem *p, uint32_t *offset, uint64_t *ret_bytes)
-{
-    uint32_t *ending, *begin; /* spans by end: ending[begin[t] ..) */
-    gaps g = {0};
-    uint64_t most = 0;
-    PASS_ALLOC(begin, p->mem, p->n_steps + 1);
-    if ((ending = arena_new(p->mem, ((size_t)p->n + 1) * sizeof *ending)) == NULL)
-        return PPS_ERR_NOMEM;
-    for (uint32_t i = 0; i < p->n; i++)
-        begin[p->spans[i].end]++;
-    for (uint32_t t = 0, at = 0; t <= p->n_steps; t++) {
-        at += begin[t];
-        begin[t] = at;
-    }
-    for (uint32_t i = p->n; i-- > 0;) /* from each list's end, which becomes its begin */
-        ending[--begin[p->spans[i].end]] = i;
-    uint32_t ended = 0;
-    for (uint32_t i = 0; i < p->n; i++) {
-        const memory_span *s = &p->spans[i];
-        for (; ended < begin[s->first + 1]; ended++)
-            PPS_TRY(give(p->mem, &g, offset[ending[ended]], p->spans[ending[ended]].units));
-        offset[i] = take(&g, s->units);
-        if (g.top >= UINT32_MAX) {
-            *ret_bytes = UINT64_MAX;
-            return PPS_OK;
-        }
-        uint64_t end = memory_end(s, offset[i]);
-        most = end > most ? end : most;
-    }
-    *ret_bytes = most;
-    return PPS_OK;
-}
-
 /* ---- All ways
  * ------------------------------------------------------------------------------------ */
 
@@ -282,18 +174,18 @@ static void keep_better(search *s, uint64_t bytes)
     s->best = tried;
 }
 
-static pps_status try_way(search *s, int how)
-{
-    uint64_t bytes;
-    PPS_TRY(solve(s, how, &bytes));
-    keep_better(s, bytes);
-    return PPS_OK;
-}
-
+/* An order that is given up is the last: others would be, too. */
 static pps_status try_ways(search *s, const int *ways, size_t n, uint64_t enough)
 {
-    for (size_t i = 0; i < n && s->bytes > enough; i++)
-        PPS_TRY(try_way(s, ways[i]));
+    uint64_t bytes;
+    bool given_up = false;
+    for (size_t i = 0; i < n && s->bytes > enough; i++) {
+        if (given_up && ways[i] >= 0 && ways[i] < MEMORY_ORDERS)
+            continue;
+        PPS_TRY(solve(s, ways[i], &bytes));
+        keep_better(s, bytes);
+        given_up |= bytes == UINT64_MAX && ways[i] >= 0;
+    }
     return PPS_OK;
 }
 
