@@ -170,7 +170,8 @@ typedef struct dag {
     uint32_t n_edges, cap_edges;
     uint32_t n_nodes; /* ids; dead ones included */
     uint32_t n_alive;
-    uint64_t n_node_edges;
+    uint64_t n_node_edges;   /* that edges of runs stand for */
+    uint64_t n_window_edges; /* others, of single nodes: windows of zero */
     uint32_t *node_run; /* [n_nodes] */
     uint8_t *split_bw;  /* [n_chunks * n_mb], numbers within classes: backward is BI + BW */
     uint8_t *kept;      /* [n_chunks * n_mb], the same: dag_keep; NULL: DAG_KEEP everywhere */

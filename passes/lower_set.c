@@ -46,7 +46,8 @@ pps_status lower_tables(pass_cx *cx)
         PPS_TRY(copy_text(cx->mem, d->slice_tag, &set->slice_tag));
     set->train = p->train;
     set->n_nodes = d->n_alive;
-    set->n_edges = d->n_node_edges > UINT32_MAX ? UINT32_MAX : (uint32_t)d->n_node_edges;
+    uint64_t n_edges = d->n_node_edges + d->n_window_edges;
+    set->n_edges = n_edges > UINT32_MAX ? UINT32_MAX : (uint32_t)n_edges;
     PASS_ALLOC(set->plans, cx->mem, d->n_groups);
     PASS_ALLOC(set->group_ranks, cx->mem, d->n_ranks);
     PASS_ALLOC(set->rank_group, cx->mem, d->n_ranks);

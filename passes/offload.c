@@ -148,21 +148,18 @@ static pps_status prefetch(pass_cx *cx, uint32_t c)
 pps_status pass_offload(pass_cx *cx)
 {
     dag *d = cx->dag;
-    uint64_t n_edges = d->n_node_edges, n_windowed;
     uint32_t n_nodes = d->n_nodes, n_runs = d->n_runs;
     counts *of;
     if (d->kept == NULL)
         return PPS_OK;
     PPS_TRY(choose(cx, &of));
     PPS_TRY(check_effect(cx, of));
-    dag_count(d); /* without the edges that are no runs', which sealing would lose */
-    n_windowed = n_edges - d->n_node_edges;
+    dag_count(d); /* what stays on the device after all is not copied */
     PPS_TRY(add_runs(cx));
     if (d->n_runs > n_runs) {
         PPS_TRY(dag_seal(d));
         PPS_TRY(pass_extend_nodes(cx, n_nodes));
     }
-    d->n_node_edges += n_windowed;
     for (uint32_t c = 0; c < d->graph->n_chunks; c++)
         if (d->chunks[c].fetch[0] != IR_NONE || d->chunks[c].fetch[1] != IR_NONE)
             PPS_TRY(prefetch(cx, c));

@@ -405,6 +405,6 @@ pps_status pass_zero(pass_cx *cx)
     for (uint32_t group = 0; group < d->n_groups; group++)
         PPS_TRY(reduce_edges(&z, group));
     PPS_TRY(gather_edges(&z));
-    d->n_node_edges += cx->n_extra - n_extra;
+    d->n_window_edges = cx->n_extra - n_extra;
     return PPS_OK;
 }

@@ -64,6 +64,17 @@ static const char *const scripts[] = {
     "offload {MB: [0, 1, 3, 4]} to host\n"
     "recompute {MB: 5..8}\n"
     "order gpipe(2, 8)\n",
+    /* windows of parameters and of gradients: edges of single nodes */
+    "from \"models/mlp\" import mlp\n"
+    "from \"schedules\" import zerobubble\n"
+    "train mlp(tokens(16, 8), targets(), stages=2, dim=8, vocab=16) optimizer sgd(0.1)\n"
+    "split {} by MB into 4\n"
+    "for s in 0..2 {\n"
+    "  place {PP: s} on [2 * s, 2 * s + 1]\n"
+    "  replicate {PP: s} on [2 * s, 2 * s + 1] zero (2 + s)\n"
+    "}\n"
+    "order zerobubble(2, 4)\n",
+
     /* ranks that share sequences: shifts there, home and once more */
     "from \"models/gpt2\" import gpt2\n"
     "from \"schedules\" import zerobubble\n"
