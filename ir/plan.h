@@ -105,10 +105,10 @@ static inline bool plan_communicates(unsigned kind)
     return plan_is(kind, PLAN_TRANSFER | PLAN_COLLECTIVE);
 }
 
-enum {                        /* plan_step.flags */
-       PLAN_A2A_RETURN = 1,   /* rows go back to their sources (else: out to the experts' owners);
-                               * SHIFT: back to where the values came from */
-       PLAN_STEP_OVERLAP = 2, /* belongs to an overlapped group of its row */
+enum {                          /* plan_step.flags */
+       PLAN_A2A_RETURN = 1,     /* rows go back to their sources (else: out to the experts' owners);
+                                 * SHIFT: back to where the values came from */
+       PLAN_STEP_OVERLAP = 2,   /* belongs to an overlapped group of its row */
        PLAN_STEP_RECOMPUTE = 4, /* B, BI: runs kernels of F again first */
 };
 
@@ -117,26 +117,26 @@ typedef struct plan_work {
     uint32_t program; /* COMPUTE; else IR_NONE */
     uint32_t chunk;   /* chunk (comm: the consumer's; copies: whose); PLAN_BUCKET kinds: bucket */
     uint32_t peer_group; /* SEND, RECV */
-    uint32_t loss;    /* COMPUTE F: first loss slot of unit 0 */
+    uint32_t loss;       /* COMPUTE F: first loss slot of unit 0 */
     uint32_t width;   /* ALL_TO_ALL: bytes of one row; SEQ kinds: of one rank's positions of one */
     uint32_t experts; /* COUNTS, ALL_TO_ALL */
     uint32_t shift;   /* SHIFT: ranks of the team, below its size */
     uint32_t peer;    /* SEND, RECV: the work of the other end; else IR_NONE */
     uint32_t buffers; /* what its bindings are: first, in plan_set.work_buffers */
     uint32_t n_buffers; /* as many as its steps have bindings */
-    uint32_t teams;   /* PLAN_COLLECTIVE: the ranks that take part; else IR_NONE */
-    uint64_t bytes;   /* payload: transfers, copies, whole buckets exact; ALL_TO_ALL: most; a
-                       * team's kinds: of the larger binding */
+    uint32_t teams;     /* PLAN_COLLECTIVE: the ranks that take part; else IR_NONE */
+    uint64_t bytes;     /* payload: transfers, copies, whole buckets exact; ALL_TO_ALL: most; a
+                         * team's kinds: of the larger binding */
 } plan_work;
 
-/* What bindings stand for, wherever it lies: all works that name a buffer mean the same contents. So
- * a plan says not only where a step reads, but what it must find there. */
+/* What bindings stand for, wherever it lies: all works that name a buffer mean the same contents.
+ * So a plan says not only where a step reads, but what it must find there. */
 typedef struct plan_buffer {
-    uint64_t bytes; /* 0: there is nothing to keep, and no block */
-    uint8_t what;   /* plan_block_kind */
+    uint64_t bytes;  /* 0: there is nothing to keep, and no block */
+    uint8_t what;    /* plan_block_kind */
     uint32_t bucket; /* PLAN_BLOCK_PARAMS, PLAN_BLOCK_GRADS: of its plan; else IR_NONE */
-    uint32_t per;   /* one for so many units: m / per is its number (of a bucket's steps, which name
-                     * windows, `mb` itself); 0: numbers say nothing, only order in time does */
+    uint32_t per; /* one for so many units: m / per is its number (of a bucket's steps, which name
+                   * windows, `mb` itself); 0: numbers say nothing, only order in time does */
 } plan_buffer;
 
 typedef struct plan_step { /* 36 bytes: plans have millions */
@@ -256,8 +256,12 @@ typedef struct plan {
     /* opt_offset: state s of the bytes at x of the OPT area are in [opt_offset + states * x, ...)
      */
     uint64_t act_offset, act_bytes, total_bytes;
-    uint64_t max_live_bytes;              /* lower bound on act_bytes: most bytes live at once */
-    uint64_t host_bytes, host_live_bytes; /* of host memory, and the lower bound on it */
+    /* Lower bounds on act_bytes. Live: most bytes in use at one step, from each buffer's first step
+     * to its last. Least: most bytes held at one step, a buffer being held until every later step
+     * that begins one knows that its last use has ended (happens-before): no placing can do with
+     * less. */
+    uint64_t max_live_bytes, least_bytes;
+    uint64_t host_bytes, host_live_bytes; /* of host memory, and most bytes in use there */
     bool dropless; /* act_bytes is a worst case: experts' rows depend on the data, and no capacity
                     * bounds them */
 } plan;
@@ -265,8 +269,9 @@ typedef struct plan {
 typedef struct plan_data { /* data input k on one rank for one step: rows * row_bytes */
     uint8_t kind;          /* ir_data_kind */
     uint32_t key;
-    uint32_t row_elems; /* per batch row: T or T * width; 4 bytes each. A rank has plan.n_parts'th */
-    uint64_t offset;    /* from data_offset */
+    uint32_t
+        row_elems;   /* per batch row: T or T * width; 4 bytes each. A rank has plan.n_parts'th */
+    uint64_t offset; /* from data_offset */
 } plan_data;
 
 typedef struct plan_loss_slot { /* in node order */

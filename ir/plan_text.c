@@ -67,11 +67,12 @@ void plan_dump(const plan_set *set, uint32_t group, ir_print_fn print, void *ud)
         out(print, ud, i == 0 ? "%u" : ",%u", set->group_ranks[p->ranks + i]);
     out(print, ud,
         " steps=%u params=%llu grads=%llu optimizer=%llu data=%llu activations=%llu "
-        "live=%llu total=%llu",
+        "least=%llu live=%llu total=%llu",
         p->n_steps, (unsigned long long)p->param_bytes,
         (unsigned long long)(p->opt_offset - p->grad_offset), (unsigned long long)p->opt_bytes,
         (unsigned long long)p->data_bytes, (unsigned long long)p->act_bytes,
-        (unsigned long long)p->max_live_bytes, (unsigned long long)p->total_bytes);
+        (unsigned long long)p->least_bytes, (unsigned long long)p->max_live_bytes,
+        (unsigned long long)p->total_bytes);
     if (p->host_bytes > 0)
         out(print, ud, " host=%llu host_live=%llu", (unsigned long long)p->host_bytes,
             (unsigned long long)p->host_live_bytes);

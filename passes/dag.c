@@ -90,8 +90,8 @@ static void set_borders(const pass_cx *cx, dag_link *l)
         const ir_tensor *form = &g->tensors[t];
         dag_end end = leaves_first((ir_border)form->border) ? DAG_SRC : DAG_DST;
         l->border[end] = form->border;
-        l->directive[end] = form->border == IR_BORDER_SHIFT ? d->chunks[l->dst].sequence
-                                                            : form->directive;
+        l->directive[end] =
+            form->border == IR_BORDER_SHIFT ? d->chunks[l->dst].sequence : form->directive;
         if (end == DAG_SRC)
             l->wire = t;
     }

@@ -47,7 +47,7 @@ typedef struct sim {
     double *busy_until;
     uint32_t *running; /* [n_groups] block, or IR_NONE */
     bool *running_b;   /* stays what it was when nothing runs */
-    ir_entry **rows; /* [n_groups] */
+    ir_entry **rows;   /* [n_groups] */
     uint32_t *n_row;
 } sim;
 

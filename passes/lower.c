@@ -411,10 +411,9 @@ static pps_status too_large(const lower *l)
 
 /* Where the blocks of one memory lie. */
 static pps_status place_memory(lower *l, plan_block *blocks, uint32_t n, const uint32_t *ends,
-                               uint64_t *ret_bytes, uint64_t *ret_live)
+                               memory_sizes *ret)
 {
-    pps_status status =
-        memory_place(l->mem, blocks, ends, n, l->plan->n_steps, ret_bytes, ret_live);
+    pps_status status = memory_place(l->mem, blocks, ends, n, l->plan->n_steps, ret);
     return status == PPS_ERR_LIMIT ? too_large(l) : status;
 }
 
@@ -430,10 +429,15 @@ static uint32_t offset_of(const lower *l, uint32_t block)
 static pps_status place_blocks(lower *l, const uint32_t *ends, const uint32_t *host_ends)
 {
     plan *p = l->plan;
-    PPS_TRY(place_memory(l, p->blocks, p->n_blocks, ends, &p->act_bytes, &p->max_live_bytes));
+    memory_sizes device, host = {0};
+    PPS_TRY(place_memory(l, p->blocks, p->n_blocks, ends, &device));
     if (p->n_host_blocks > 0)
-        PPS_TRY(place_memory(l, p->host_blocks, p->n_host_blocks, host_ends, &p->host_bytes,
-                             &p->host_live_bytes));
+        PPS_TRY(place_memory(l, p->host_blocks, p->n_host_blocks, host_ends, &host));
+    p->act_bytes = device.bytes;
+    p->max_live_bytes = device.live;
+    p->least_bytes = device.least;
+    p->host_bytes = host.bytes;
+    p->host_live_bytes = host.live;
     for (uint32_t i = 0; i < p->n_bindings; i++)
         p->bindings[i] = offset_of(l, p->bindings[i]);
     p->total_bytes = p->act_offset + p->act_bytes;
@@ -542,8 +546,8 @@ pps_status pass_lower(pass_cx *cx)
     PPS_TRY(lower_works(cx, &l.work_of));
     PPS_TRY(lower_places(cx, &l.run_place, &l.origin_place, &l.n_origins));
     PPS_TRY(lower_buffers_init(&l.buffers, cx));
-    PPS_TRY(lower_named_init(&l.named, &l.buffers));
     PPS_TRY(count_bindings(&l));
+    PPS_TRY(lower_named_init(&l.named, &l.buffers));
     pps_status status = PPS_OK;
     for (uint32_t g = 0; g < cx->dag->n_groups && status == PPS_OK; g++)
         status = lower_group(&l, g);

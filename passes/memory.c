@@ -315,13 +315,12 @@ static pps_status try_all(search *s)
 }
 
 pps_status memory_place(arena *scratch, plan_block *blocks, const uint32_t *end, uint32_t n,
-                        uint32_t n_steps, uint64_t *ret_bytes, uint64_t *ret_max_live)
+                        uint32_t n_steps, memory_sizes *ret)
 {
     search s = {.problem = {.mem = scratch, .n = n, .n_steps = n_steps}, .bytes = UINT64_MAX};
     memory_problem *p = &s.problem;
     memory_span *spans;
-    uint64_t least;
-    PPS_TRY(most_live(scratch, blocks, n, n_steps, ret_max_live));
+    PPS_TRY(most_live(scratch, blocks, n, n_steps, &ret->live));
     PASS_NEW(spans, scratch, n);
     for (uint32_t i = 0; i < n; i++)
         spans[i] = (memory_span){.first = blocks[i].first,
@@ -330,9 +329,9 @@ pps_status memory_place(arena *scratch, plan_block *blocks, const uint32_t *end,
                                  .what = blocks[i].what,
                                  .slack = blocks[i].slack};
     p->spans = spans;
-    PPS_TRY(most_spanned(p, &least));
-    p->goal = *ret_max_live + *ret_max_live / 20;
-    p->goal = least > p->goal ? least + least / 100 : p->goal;
+    PPS_TRY(most_spanned(p, &ret->least));
+    p->goal = ret->live + ret->live / 20;
+    p->goal = ret->least > p->goal ? ret->least + ret->least / 100 : p->goal;
     PASS_NEW(s.best, scratch, n);
     PASS_NEW(s.tried, scratch, n);
     PPS_TRY(try_all(&s));
@@ -340,6 +339,6 @@ pps_status memory_place(arena *scratch, plan_block *blocks, const uint32_t *end,
         return PPS_ERR_LIMIT;
     for (uint32_t i = 0; i < n; i++)
         blocks[i].offset = s.best[i];
-    *ret_bytes = n > 0 ? s.bytes : 0;
+    ret->bytes = n > 0 ? s.bytes : 0;
     return PPS_OK;
 }

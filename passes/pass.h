@@ -259,11 +259,13 @@ pps_status memory_ends(arena *mem, arena *scratch, const plan_block *blocks,
                        const memory_uses *uses, uint32_t n, const plan_step *steps,
                        uint32_t n_steps, const uint32_t *clock, const uint32_t *lane,
                        uint32_t n_lanes, uint32_t **ret);
+typedef struct memory_sizes {
+    uint64_t bytes, live, least; /* plan.act_bytes, .max_live_bytes, .least_bytes */
+} memory_sizes;
 /* Block i's bytes are its own from step `first` up to, not including, end[i]. Results: offsets,
- * *ret_bytes (what they need), *ret_max_live. PPS_ERR_LIMIT, unreported: offsets would not fit 32
- * bits. */
+ * *ret. PPS_ERR_LIMIT, unreported: offsets would not fit 32 bits. */
 pps_status memory_place(arena *scratch, plan_block *blocks, const uint32_t *end, uint32_t n,
-                        uint32_t n_steps, uint64_t *ret_bytes, uint64_t *ret_max_live);
+                        uint32_t n_steps, memory_sizes *ret);
 
 static inline pass_variant pass_variant_of(const dag *d, uint32_t chunk, uint32_t index)
 {

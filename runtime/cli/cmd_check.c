@@ -22,7 +22,7 @@ typedef struct memory_classes {     /* bytes of one rank; all but `least` sum up
     uint64_t communication; /* other buffers that communication fills, at that step */
     uint64_t activations;   /* what the buffers take beside these */
     uint64_t peak;
-    uint64_t least; /* the peak if buffers lay without any holes between them */
+    uint64_t least; /* the peak if buffers lay without any holes: see plan.least_bytes */
     uint64_t host;  /* of host memory */
 } memory_classes;
 
@@ -76,7 +76,7 @@ static pps_status classes_of(const plan *p, memory_classes *ret)
                             .activations = p->act_bytes - live[PARAMETERS] - live[GRADIENTS] -
                                            live[COMMUNICATION],
                             .peak = p->total_bytes,
-                            .least = p->total_bytes - p->act_bytes + p->max_live_bytes,
+                            .least = p->total_bytes - p->act_bytes + p->least_bytes,
                             .host = p->host_bytes};
     return PPS_OK;
 }

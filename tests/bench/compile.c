@@ -7,9 +7,9 @@
  *
  * Every size is compiled in processes of its own, from rows to proved plans; reported are the
  * processor time of the fastest (what other processes use does not count) and the most memory it
- * ever held, script and all. What a process holds before it has any rows is printed once and
- * counted in every line. `fit` is the worst rank's activations over the most bytes it has live at
- * once.
+ * ever held: `bytes` is all of the process, script and libraries included; `beyond` what is beyond
+ * a process that has compiled the same model for one microbatch without rows, which is printed.
+ * `fit` is the worst rank's activations over the least they could take (plan.least_bytes).
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -32,9 +32,9 @@ typedef struct timing {
 typedef struct result {
     uint32_t n_nodes, n_computes, n_transfers, n_exchanges, n_reductions, n_updates;
     double script_seconds;
-    double user, system; /* seconds, from rows to proved plans */
-    uint64_t peak_bytes, base_bytes;
-    double worst_fit; /* activations planned over the most bytes live at once, worst rank */
+    double user, system;              /* seconds, from rows to proved plans */
+    uint64_t peak_bytes, empty_bytes; /* most so far; before there was a script */
+    double worst_fit; /* activations planned over the least they could take, worst rank */
     timing passes[MAX_PASSES];
     uint32_t n_passes;
     bool ok;
@@ -55,8 +55,7 @@ static const char model[] =
     "  place {PP: s} on at[s] stream pp\n"
     "  replicate {PP: s} on at[s] reduce dp\n"
     "  shard {PP: s, EP: *} on at[s] stream ep\n"
-    "}\n"
-    "order %s(R, M)\n";
+    "}\n";
 
 typedef struct schedule {
     const char *name, *stages;
@@ -68,25 +67,13 @@ static const schedule schedules[] = {
     {"dualpipev", "v_stages(R, 2)", 2},
 };
 
-static void used(double *user, double *system)
+static void used(double *user, double *system, uint64_t *peak_bytes)
 {
     struct rusage r;
     getrusage(RUSAGE_SELF, &r);
     *user = (double)r.ru_utime.tv_sec + (double)r.ru_utime.tv_usec * 1e-6;
     *system = (double)r.ru_stime.tv_sec + (double)r.ru_stime.tv_usec * 1e-6;
-}
-
-static uint64_t peak_bytes(void)
-{
-    char line[256];
-    unsigned long long kib = 0;
-    FILE *f = fopen("/proc/self/status", "r");
-    while (f != NULL && fgets(line, sizeof line, f) != NULL)
-        if (sscanf(line, "VmHWM: %llu", &kib) == 1)
-            break;
-    if (f != NULL)
-        fclose(f);
-    return kib * 1024;
+    *peak_bytes = (uint64_t)r.ru_maxrss * 1024;
 }
 
 static void on_diag(void *ud, pps_severity severity, int code, pps_span span, const char *text)
@@ -103,8 +90,7 @@ static void on_pass(void *ud, const char *pass)
     if (r->n_passes == MAX_PASSES - 1)
         return;
     snprintf(t->pass, sizeof t->pass, "%s", pass);
-    used(&t->user, &t->system);
-    t->peak_bytes = peak_bytes();
+    used(&t->user, &t->system, &t->peak_bytes);
     r->n_passes++;
 }
 
@@ -112,7 +98,7 @@ static void count_nodes(const plan_set *set, result *r)
 {
     for (uint32_t g = 0; g < set->n_groups; g++) {
         const plan *p = &set->plans[g];
-        double fit = p->max_live_bytes > 0 ? (double)p->act_bytes / (double)p->max_live_bytes : 1;
+        double fit = p->least_bytes > 0 ? (double)p->act_bytes / (double)p->least_bytes : 1;
         r->worst_fit = fit > r->worst_fit ? fit : r->worst_fit;
         for (uint32_t i = 0; i < p->n_steps; i++) {
             uint8_t kind = p->steps[i].kind;
@@ -129,9 +115,11 @@ static void count_nodes(const plan_set *set, result *r)
     r->n_nodes = set->n_nodes;
 }
 
+/* In rows of the schedule; or, for one microbatch, in the default order. */
 static void compile(const schedule *s, uint32_t ranks, uint32_t mbs, result *r)
 {
     char text[2048];
+    int n;
     double user, system, end_user, end_system;
     pps_state *st;
     ir_program *program;
@@ -144,19 +132,20 @@ static void compile(const schedule *s, uint32_t ranks, uint32_t mbs, result *r)
                          .load_ud = &scripts,
                          .max_bytes = (size_t)64 << 30};
     loader_init(&scripts, 0);
-    snprintf(text, sizeof text, model, ranks, mbs, ranks * s->per_rank, s->stages, s->name);
+    n = snprintf(text, sizeof text, model, ranks, mbs, ranks * s->per_rank, s->stages);
+    if (mbs > 1)
+        snprintf(text + n, sizeof text - (size_t)n, "order %s(R, M)\n", s->name);
     if (pps_open(PPS_ABI, &config, &st) != PPS_OK || ir_open(st, &program) != PPS_OK)
         return;
-    r->base_bytes = peak_bytes();
+    used(&user, &system, &r->empty_bytes);
     if (pps_eval(st, "bench.pps", "bench.pps", text, strlen(text)) != PPS_OK ||
         ir_program_finish(program) != PPS_OK)
         return;
-    used(&user, &system);
+    used(&user, &system, &r->peak_bytes);
     r->script_seconds = user + system;
     if (pps_compile(st, program, &options, &set) != PPS_OK)
         return;
-    used(&end_user, &end_system);
-    r->peak_bytes = peak_bytes();
+    used(&end_user, &end_system, &r->peak_bytes);
     r->user = end_user - user;
     r->system = end_system - system;
     for (uint32_t i = r->n_passes; i-- > 0;) { /* ends to durations */
@@ -203,8 +192,8 @@ static result measure(const schedule *s, uint32_t ranks, uint32_t mbs)
     return best;
 }
 
-/* ---- Growing sizes -----------------------------------------------------------------------------
- */
+/* ---- Growing sizes
+ * ------------------------------------------------------------------------------- */
 
 static double ns_per_node(const result *r, double seconds)
 {
@@ -223,33 +212,72 @@ static void print_passes(const result *r)
     printf(" bytes\n");
 }
 
-static bool print_line(const schedule *s, uint32_t ranks, uint32_t mbs, bool passes)
+/* What a process holds that compiles the model without rows. */
+static uint64_t base_of(const schedule *s, uint32_t ranks)
+{
+    result r = measure_once(s, ranks, 1);
+    if (!r.ok)
+        return 0;
+    printf("# %s's model on %u ranks without rows: a process holds %.2f MiB, %.2f of them before "
+           "it has a script\n",
+           s->name, ranks, (double)r.peak_bytes / (1 << 20), (double)r.empty_bytes / (1 << 20));
+    return r.peak_bytes;
+}
+
+typedef struct worst { /* of all sizes */
+    double ns, bytes, beyond;
+    double least_large_ns, most_large_ns; /* from 10^5 nodes on */
+} worst;
+
+static void take(worst *w, const result *r, double ns, double bytes, double beyond)
+{
+    w->ns = ns > w->ns ? ns : w->ns;
+    w->bytes = bytes > w->bytes ? bytes : w->bytes;
+    w->beyond = beyond > w->beyond ? beyond : w->beyond;
+    if (r->n_nodes < 99000)
+        return;
+    w->most_large_ns = ns > w->most_large_ns ? ns : w->most_large_ns;
+    if (w->least_large_ns == 0 || ns < w->least_large_ns)
+        w->least_large_ns = ns;
+}
+
+static bool print_line(const schedule *s, uint32_t ranks, uint32_t mbs, uint64_t base, bool passes,
+                       worst *w)
 {
     result r = measure(s, ranks, mbs);
     if (!r.ok) {
         printf("%-12s %u x %-8u failed\n", s->name, ranks, mbs);
         return false;
     }
-    printf("%-12s %u x %-8u %9u %9.3f %9.3f %8.0f %8.0f %8.0f %7.3f\n", s->name, ranks, mbs,
-           r.n_nodes, r.user, r.system, ns_per_node(&r, r.user), ns_per_node(&r, r.user + r.system),
-           (double)r.peak_bytes / r.n_nodes, r.worst_fit);
+    double ns = ns_per_node(&r, r.user + r.system), bytes = (double)r.peak_bytes / r.n_nodes;
+    double beyond = ((double)r.peak_bytes - (double)base) / r.n_nodes;
+    printf("%-12s %u x %-8u %9u %9.3f %9.3f %8.0f %8.0f %8.0f %8.0f %7.3f\n", s->name, ranks, mbs,
+           r.n_nodes, r.user, r.system, ns_per_node(&r, r.user), ns, bytes, beyond, r.worst_fit);
     if (passes)
         print_passes(&r);
+    take(w, &r, ns, bytes, beyond);
     return true;
 }
 
 static bool grow(uint64_t largest, bool passes)
 {
     bool ok = true;
-    printf("%-12s %-12s %9s %9s %9s %8s %8s %8s %7s\n", "schedule", "ranks x mbs", "nodes",
-           "user s", "system s", "user ns", "all ns", "bytes", "fit");
+    printf("%-12s %-12s %9s %9s %9s %8s %8s %8s %8s %7s\n", "schedule", "ranks x mbs", "nodes",
+           "user s", "system s", "user ns", "all ns", "bytes", "beyond", "fit");
     for (uint32_t i = 0; i < sizeof schedules / sizeof *schedules; i++) {
         const schedule *s = &schedules[i];
         uint32_t per_mb = s->per_rank == 1 ? 116 : 232; /* nodes on 8 ranks, roughly */
+        uint64_t base = base_of(s, 8);
+        worst w = {0};
+        ok &= base > 0;
         for (uint64_t nodes = 1000; nodes <= largest; nodes *= 10) {
             uint32_t mbs = (uint32_t)(nodes / per_mb);
-            ok &= print_line(s, 8, mbs < 16 ? 16 : mbs, passes);
+            ok &= print_line(s, 8, mbs < 16 ? 16 : mbs, base, passes, &w);
         }
+        printf("# at most %.0f ns, %.0f bytes, %.0f beyond the model's", w.ns, w.bytes, w.beyond);
+        if (w.least_large_ns > 0)
+            printf("; from 10^5 nodes on, ns within %.2fx", w.most_large_ns / w.least_large_ns);
+        printf("\n");
     }
     return ok;
 }
@@ -316,21 +344,17 @@ int main(int n, char **words)
         } else if (strcmp(words[i], "--passes") == 0) {
             passes = true;
         } else if (strcmp(words[i], "--one") == 0 && i + 3 < n) {
-            bool v = strcmp(words[i + 1], "dualpipev") == 0;
-            return print_line(&schedules[v], (uint32_t)atoi(words[i + 2]),
-                              (uint32_t)atoi(words[i + 3]), true)
-                       ? 0
-                       : 1;
+            const schedule *v = &schedules[strcmp(words[i + 1], "dualpipev") == 0];
+            uint32_t ranks = (uint32_t)atoi(words[i + 2]), mbs = (uint32_t)atoi(words[i + 3]);
+            worst w = {0};
+            return print_line(v, ranks, mbs, base_of(v, ranks), true, &w) ? 0 : 1;
         } else {
             fprintf(stderr, "usage: bench_compile [--largest NODES] [--passes] "
                             "[--one SCHEDULE RANKS MICROBATCHES]\n");
             return 2;
         }
     }
-    result base = measure(&schedules[0], 1, 1);
-    printf("A process without rows holds %.1f MiB, which `bytes` (per node) counts.\n",
-           (double)base.base_bytes / (1 << 20));
-    ok &= base.ok && grow(largest, passes);
+    ok &= grow(largest, passes);
     ok &= beside_piper();
     return ok ? 0 : 1;
 }

@@ -150,7 +150,12 @@ static pps_status place(plan_block *blocks, const memory_uses *uses, uint32_t n,
     assert_int_equal(
         memory_ends(&mem, &mem, blocks, uses, n, steps, n_steps, clock, lane, n_streams, &ends),
         PPS_OK);
-    pps_status status = memory_place(&mem, blocks, ends, n, n_steps, ret_bytes, ret_most);
+    memory_sizes sizes = {0};
+    pps_status status = memory_place(&mem, blocks, ends, n, n_steps, &sizes);
+    *ret_bytes = sizes.bytes;
+    *ret_most = sizes.live;
+    if (status == PPS_OK)
+        assert_true(sizes.live <= sizes.least && sizes.least <= sizes.bytes);
     arena_done(&mem);
     return status;
 }
