@@ -78,11 +78,12 @@ static bool in_row(const pass_cx *cx, uint32_t group, const uint32_t *cycle, uin
            row_edge(cx, cycle[i], cycle[(i + 1) % n]);
 }
 
-/* The extra edge (a row's word about transfers) that leads from vertex u to v, or IR_NONE. */
+/* The extra edge (a row's word about transfers) that leads from vertex u to v, or IR_NONE. Those
+ * that no row says are told as dataflow. */
 static uint32_t extra_edge(const pass_cx *cx, uint32_t u, uint32_t v)
 {
     for (uint32_t e = 0; e < cx->n_extra; e++)
-        if (schedule_vertex(cx->dag, cx->extra_src[e]) == u &&
+        if (cx->extra_entry[e] != IR_NONE && schedule_vertex(cx->dag, cx->extra_src[e]) == u &&
             schedule_vertex(cx->dag, cx->extra_dst[e]) == v)
             return e;
     return IR_NONE;

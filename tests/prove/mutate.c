@@ -331,7 +331,7 @@ static bool change_program(draw *d)
 /* Fields that say what a step means. */
 static bool is_meaning(const char *field)
 {
-    static const char *const names[] = {"buffers", "width", "aux"};
+    static const char *const names[] = {"buffers", "width", "aux", "cuts[1].dim", "cuts[1].blocks"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (strcmp(field, names[i]) == 0)
             return true;

@@ -15,12 +15,17 @@ enum { MOST_STAGES = 6, MOST_MB = 8, MOST_GROUPS = 3, MOST_RANKS = 4, NONE = UIN
 enum { MOST_OPS = MOST_STAGES * MOST_MB * 3 };
 enum { OP_F, OP_B, OP_BI, OP_BW };
 
+/* What pairs of a group's ranks do together; POSITIONS: as TENSOR, and share out positions between.
+ */
+typedef enum team { APART, TENSOR, POSITIONS, SEQUENCE } team;
+
 typedef struct draw { /* what a program is made of */
     random_source *r;
     program *p;
     uint32_t n_stages, n_groups, dp, n_mb, batch;
     bool moe, shard, named_streams;
-    bool by_mb;     /* a stage may lie on several groups */
+    bool by_mb; /* a stage may lie on several groups */
+    team team;
     uint32_t swaps; /* of ops in the order drawn: it may contradict the dataflow, or itself */
     uint32_t group_of[MOST_STAGES][MOST_MB];
     uint32_t device[MOST_RANKS]; /* numbers, shuffled */
@@ -41,12 +46,30 @@ static bool chance(draw *d, uint32_t percent)
     return random_below(d->r, 100) < percent;
 }
 
+/* Replicas of a stage: ranks of a group, or pairs of them. */
+static uint32_t replicas(const draw *d)
+{
+    return d->team == APART ? d->dp : d->dp / 2;
+}
+
+/* Do several ranks have parts of a gradient? */
+static bool replicates(const draw *d)
+{
+    return d->dp > 1 && (replicas(d) > 1 || d->team == SEQUENCE);
+}
+
 static void model_text(const draw *d, char *ret, size_t n)
 {
     static const char *const optimizers[] = {"sgd(lr=0.1)", "sgd(lr=0.05, momentum=0.9)"};
     const char *optimizer = optimizers[d->n_mb % 2];
     uint32_t layers = d->n_stages * (1 + d->batch / 4 % 2);
-    if (d->moe)
+    if (d->team != APART)
+        snprintf(ret, n,
+                 "from \"models/llama\" import llama\n"
+                 "train llama(tokens(%u, 8), targets(), stages=%u, layers=%u, dim=8, heads=2, "
+                 "kv_heads=2, hidden=8, vocab=16) optimizer %s\n",
+                 d->batch, d->n_stages, layers, optimizer);
+    else if (d->moe)
         snprintf(ret, n,
                  "from \"models/qwen3_moe\" import qwen3_moe\n"
                  "train qwen3_moe(tokens(%u, 6), targets(), stages=%u, layers=%u, dim=8, heads=2, "
@@ -96,13 +119,36 @@ static void add_replicate(draw *d, uint32_t group, const char *filter, const way
     add(d->p, "\n");
 }
 
+static void add_pairs(draw *d, uint32_t group)
+{
+    for (uint32_t i = 0; i < d->dp; i += 2)
+        add(d->p, i == 0 ? "[[%u, %u]" : ", [%u, %u]", d->device[group + i * d->n_groups],
+            d->device[group + (i + 1) * d->n_groups]);
+    add(d->p, "]");
+}
+
+/* What pairs of ranks do together in a stage, or in all of them. */
+static void add_teams(draw *d, uint32_t group, uint32_t stage, bool all)
+{
+    static const char *const as[] = {
+        [TENSOR] = "tensor", [POSITIONS] = "tensor sequence true", [SEQUENCE] = "sequence"};
+    const char *region = d->team == SEQUENCE ? "" : "TP: *";
+    if (d->team == APART)
+        return;
+    if (all)
+        add(d->p, "shard {%s} on ", region);
+    else
+        add(d->p, "shard {PP: %u%s%s} on ", stage, region[0] != '\0' ? ", " : "", region);
+    add_pairs(d, group);
+    add(d->p, " as %s\n", as[d->team]);
+}
+
 /* Experts over the whole group, or in two teams of it. */
 static void add_shard(draw *d, uint32_t group, const char *filter, const way *w)
 {
     add(d->p, "shard %s on ", filter);
     if (d->dp == 4 && chance(d, 50))
-        add(d->p, "[[%u, %u], [%u, %u]]", d->device[group], d->device[group + d->n_groups],
-            d->device[group + 2 * d->n_groups], d->device[group + 3 * d->n_groups]);
+        add_pairs(d, group);
     else
         add_devices(d, group);
     add(d->p, w->ep ? " stream ep\n" : "\n");
@@ -136,7 +182,8 @@ static void add_stage(draw *d, uint32_t s, uint32_t group, const way *w)
     add(d->p, "place %s on ", filter);
     add_devices(d, group);
     add(d->p, w->pp ? " stream pp\n" : "\n");
-    if (d->dp == 1)
+    add_teams(d, group, s, false);
+    if (!replicates(d))
         return;
     add_replicate(d, group, filter, w);
     if (w->shard)
@@ -173,9 +220,10 @@ static void add_placement(draw *d)
         add(d->p, "place {} on ");
         add_devices(d, 0);
         add(d->p, pp ? " stream pp\n" : "\n");
-        if (d->dp > 1)
+        add_teams(d, 0, 0, true);
+        if (replicates(d))
             add_replicate(d, 0, "{}", &w);
-        if (d->dp > 1 && w.shard)
+        if (replicates(d) && w.shard)
             add_shard(d, 0, "{EP: *}", &w);
     }
 }
@@ -366,7 +414,7 @@ static void draw_builder(draw *d, char *ret, size_t n)
     static const char *const names[] = {
         "gpipe",     "one_f_one_b", "zerobubble", "interleaved_1f1b",
         "dualpipev", "dualpipe",    "chimera"};
-    uint32_t R = d->n_groups, which = random_below(d->r, R == 2 ? 7 : 5);
+    uint32_t R = d->n_groups, which = random_below(d->r, R == 2 && d->team == APART ? 7 : 5);
     d->by_mb = which >= 5;
     d->n_stages = which < 3 || d->by_mb ? R : 2 * R;
     if (which == 3)
@@ -413,15 +461,17 @@ void program_random(program *p, random_source *r, uint32_t swaps)
         d.device[i] = d.device[k];
         d.device[k] = i;
     }
-    d.moe = random_below(r, 2) == 0;
+    if (d.dp % 2 == 0 && random_below(r, 3) == 0)
+        d.team = (team)(1 + random_below(r, 3));
+    d.moe = d.team == APART && random_below(r, 2) == 0;
     d.shard = d.moe && d.dp % 2 == 0 && random_below(r, 4) != 0;
     d.named_streams = random_below(r, 3) != 0;
     d.n_mb = 1 + random_below(r, 4);
     if (kind == 0)
         draw_builder(&d, builder, sizeof builder);
     else
-        draw_placement(&d, kind >= 2);
-    d.batch = d.n_mb * d.dp * (1 + random_below(r, 2));
+        draw_placement(&d, kind >= 2 && d.team == APART);
+    d.batch = d.n_mb * replicas(&d) * (1 + random_below(r, 2));
     p->n_ranks = d.n_groups * d.dp;
     p->by_mb = d.by_mb;
     p->streams = random_below(r, 3) == 0 ? 1 + random_below(r, 3) : 0;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Every way to break a plan has its code, at the script's line, and names the steps: one broken
- * plan for each message of the proof. (Cycles and crossings of tiny plans are test_hang.c's.)
+ * Every way to break a plan has its code, at the script's line, and names the steps: broken
+ * plans for each kind of violation. (Cycles and crossings of tiny plans are test_hang.c's.)
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -425,6 +425,77 @@ static void numbers_that_name_nothing(void **state)
     refused(520, "a step does not run its own program", "group 0 step");
 }
 
+/* ---- a model whose stages lie on two groups each, which sum their gradients together
+ * --------------
+ */
+
+static const char two_way[] =
+    "from \"models/mlp\" import mlp\n"
+    "from \"schedules\" import chimera, two_way_stages\n"
+    "let dp = stream(\"dp\")\n"
+    "train mlp(tokens(8, 4), targets(), stages=2, dim=8, hidden=8, vocab=16)"
+    " optimizer sgd(lr=0.1)\n"
+    "split {} by MB into 4\n"
+    "for s, mbs, at in two_way_stages(2, 4, dp=2) {\n"
+    "  place {PP: s, MB: mbs} on at\n"
+    "  replicate {PP: s, MB: mbs} on at reduce dp\n"
+    "}\n"
+    "order chimera(2, 4)\n";
+
+static int start_two_way(void **state)
+{
+    (void)state;
+    compiled_open(&c, two_way, 0);
+    if (c.status != PPS_OK)
+        printf("%s\n", c.said);
+    return c.status == PPS_OK ? 0 : -1;
+}
+
+static plan_step *reduction(uint32_t g)
+{
+    return &group(g)->steps[step_of(group(g), PLAN_ALL_REDUCE, -1, IR_NONE)];
+}
+
+static void collectives_of_two_groups(void **state)
+{
+    (void)state;
+    assert_int_equal(compiled_prove(&c, false), 0);
+    plan_step *s = reduction(1), was = *s;
+    const plan_bucket *bucket = &group(1)->buckets[work_of(s)->chunk];
+    plan_param *held = &group(1)->params[bucket->first];
+    s->seq = (uint32_t)c.set->n_nodes;
+    refused(542, "a collective has 1 of the 2 device groups", "random.pps:8");
+    *s = was;
+    held->offset += PLAN_ALIGN;
+    refused(542, "device groups disagree about a collective", "here it is of another bucket");
+    held->offset -= PLAN_ALIGN;
+    uint32_t teams = work_of(s)->teams;
+    work_of(s)->teams = 1; /* its own group's */
+    refused(542, "device groups disagree about a collective", "here it is of other teams");
+    work_of(s)->teams = c.set->n_teams;
+    refused(542, "a collective is of no team", "random.pps:8");
+    work_of(s)->teams = 0;
+    refused(542, "a collective's teams leave out ranks of its device group", "group 1 step");
+    work_of(s)->teams = teams;
+    assert_int_equal(compiled_prove(&c, false), 0);
+}
+
+/* Each group sums what it has, and nobody sums the two. */
+static void groups_that_sum_apart(void **state)
+{
+    (void)state;
+    for (uint32_t g = 0; g < 2; g++)
+        for (uint32_t i = 0; i < group(g)->n_steps; i++) {
+            plan_step *s = &group(g)->steps[i];
+            if (s->kind != PLAN_ALL_REDUCE)
+                continue;
+            work_of(s)->teams = group(g)->buckets[work_of(s)->chunk].teams = g;
+            s->seq = c.set->n_nodes - s->seq * 2 - g; /* each its own number */
+        }
+    refused(550, "a device group's gradients are in no sum with another's", "random.pps:8");
+    assert_non_null(strstr(c.said, "the parameter"));
+}
+
 /* ---- a rank alone, whose computes run on a stream of their own ----------------------------------
  */
 
@@ -519,6 +590,8 @@ int main(void)
         ON_PLANS(a_gradient_that_is_not_used),
         ON_PLANS(a_binding_of_another_microbatch),
         ON_PLANS(numbers_that_name_nothing),
+        cmocka_unit_test_setup_teardown(collectives_of_two_groups, start_two_way, stop),
+        cmocka_unit_test_setup_teardown(groups_that_sum_apart, start_two_way, stop),
         cmocka_unit_test_setup_teardown(updates_on_another_stream, start_alone, stop_alone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
